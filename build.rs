@@ -1,0 +1,86 @@
+//! Makes the web client ready to be embedded: each file of `src/web` is named after its content,
+//! the files that refer to it are rewritten to say so, and all are compressed, once.
+//!
+//! An import map would need an inline script, which the page's content security policy forbids; so
+//! files are taken in the order below, in which each refers to earlier ones alone.
+
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::{env, fs, io};
+
+use flate2::{Compression, GzBuilder};
+use sha2::{Digest as _, Sha256};
+
+const SOURCE: &str = "src/web";
+/// The page itself: keeps its name, and is asked for anew each time.
+const PAGE: &str = "index.html";
+const FILES: [(&str, &str); 11] = [
+    ("favicon.svg", "image/svg+xml"),
+    ("style.css", "text/css; charset=utf-8"),
+    ("client.js", JAVASCRIPT),
+    ("dom.js", JAVASCRIPT),
+    ("faces.js", JAVASCRIPT),
+    ("boards.js", JAVASCRIPT),
+    ("chat.js", JAVASCRIPT),
+    ("playback.js", JAVASCRIPT),
+    ("match.js", JAVASCRIPT),
+    ("app.js", JAVASCRIPT),
+    (PAGE, "text/html; charset=utf-8"),
+];
+const JAVASCRIPT: &str = "text/javascript; charset=utf-8";
+
+fn main() -> io::Result<()> {
+    println!("cargo::rerun-if-changed={SOURCE}");
+    println!("cargo::rerun-if-changed=build.rs");
+    if env::var_os("CARGO_FEATURE_SERVER").is_none() {
+        return Ok(());
+    }
+    let out = PathBuf::from(env::var_os("OUT_DIR").ok_or(io::ErrorKind::NotFound)?);
+    let mut renamed: Vec<(&str, String)> = Vec::new();
+    let mut table = String::from("static ASSETS: &[Asset] = &[\n");
+    for (name, content_type) in FILES {
+        let mut text = fs::read_to_string(Path::new(SOURCE).join(name))?;
+        for (earlier, hashed) in &renamed {
+            for folder in ["./", "/assets/"] {
+                let quoted = |name: &str| format!("\"{folder}{name}\"");
+                text = text.replace(&quoted(earlier), &quoted(hashed));
+            }
+        }
+        let hash = hash(&text);
+        let (stem, extension) = name.rsplit_once('.').ok_or(io::ErrorKind::InvalidInput)?;
+        let hashed = format!("{stem}.{hash}.{extension}");
+        fs::write(out.join(name), &text)?;
+        fs::write(out.join(format!("{name}.gz")), gzip(&text)?)?;
+        let page = name == PAGE;
+        let path = if page { "/".into() } else { format!("/assets/{hashed}") };
+        table += &entry(name, &path, content_type, &hash, !page);
+        renamed.push((name, hashed));
+    }
+    fs::write(out.join("assets.rs"), table + "];\n")
+}
+
+/// One line of the table that `src/web/mod.rs` includes. The tag is weak, since both encodings
+/// have it (RFC 9110 8.8.1).
+fn entry(name: &str, path: &str, content_type: &str, hash: &str, immutable: bool) -> String {
+    let etag = format!("W/\"{hash}\"");
+    let file = |name: &str| format!("include_bytes!(concat!(env!(\"OUT_DIR\"), \"/{name}\"))");
+    let (identity, gzip) = (file(name), file(&format!("{name}.gz")));
+    format!(
+        "Asset {{ path: {path:?}, content_type: {content_type:?}, etag: {etag:?}, \
+         identity: {identity}, gzip: {gzip}, immutable: {immutable} }},\n"
+    )
+}
+
+/// The first 64 bits of its digest.
+fn hash(text: &str) -> String {
+    let digest = Sha256::digest(text);
+    let (first, _) = digest.split_first_chunk().expect("a digest has 32 bytes");
+    format!("{:016x}", u64::from_be_bytes(*first))
+}
+
+/// The same bytes on every machine: no time, no operating system.
+fn gzip(text: &str) -> io::Result<Vec<u8>> {
+    let mut encoder = GzBuilder::new().operating_system(255).write(Vec::new(), Compression::best());
+    encoder.write_all(text.as_bytes())?;
+    encoder.finish()
+}

@@ -1,0 +1,222 @@
+//! The command line: which command is meant, and those that need no server.
+//!
+//! Settings are the environment's matter (see `config`), so commands take no options. A command
+//! that failed exits with 1; one that was never understood, or whose configuration was not, with 2.
+
+use std::ffi::OsString;
+use std::fmt::Write as _;
+use std::io::{self, Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use crate::auth::SigningKeys;
+use crate::config::{Config, FILE_SUFFIX, SETTINGS, reachable};
+
+/// How long a health check waits for its answer, all in all.
+const HEALTHCHECK_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// The start of an answer that a health check reads: more than any status line has.
+const STATUS_LINE_BYTES_MAX: usize = 256;
+
+/// Exit code of what was not understood.
+const MISUSE: u8 = 2;
+
+const COMMANDS: &[(&str, &str)] = &[
+    ("serve", "Serve; also what `gameserver` alone does."),
+    ("keygen", "Print a new RSA private key for GAMESERVER_JWT_PRIVATE_KEY."),
+    ("healthcheck", "Exit with 0 if the server on this machine can take players, with 1 if not."),
+    ("version", "Print the version."),
+    ("help", "Print this."),
+];
+
+/// Runs the command that `args` name, the program's own name left out.
+pub fn run(args: impl Iterator<Item = OsString>) -> ExitCode {
+    let args: Vec<String> = args.map(|arg| arg.to_string_lossy().into_owned()).collect();
+    let (command, rest) = match args.split_first() {
+        Some((command, rest)) => (command.as_str(), rest),
+        None => ("serve", &[][..]),
+    };
+    if let Some(extra) = rest.first().filter(|_| is_command(command)) {
+        return misuse(&format!("`{command}` takes nothing after it, and there is {extra:?}"));
+    }
+    match command {
+        "serve" => with_config(crate::serve::main),
+        "keygen" => print(&SigningKeys::generate_rsa_pem()),
+        "healthcheck" => with_config(|config| healthcheck(config.admin_listen)),
+        "version" | "--version" | "-V" => print(&version()),
+        "help" | "--help" | "-h" => print(&help()),
+        other => misuse(&format!("there is no command {other:?}")),
+    }
+}
+
+fn is_command(name: &str) -> bool {
+    COMMANDS.iter().any(|(command, _)| *command == name)
+}
+
+fn misuse(what: &str) -> ExitCode {
+    eprintln!("gameserver: {what}; `gameserver help` lists the commands");
+    ExitCode::from(MISUSE)
+}
+
+fn with_config(command: impl FnOnce(Config) -> ExitCode) -> ExitCode {
+    match Config::from_env() {
+        Ok(config) => command(config),
+        Err(error) => {
+            eprintln!("gameserver: {error}");
+            ExitCode::from(MISUSE)
+        }
+    }
+}
+
+/// Prints to stdout. A reader that has gone away (`gameserver help | head`) is no reason to panic.
+fn print(text: &str) -> ExitCode {
+    let mut stdout = io::stdout().lock();
+    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(_) => ExitCode::FAILURE,
+    }
+}
+
+fn version() -> String {
+    format!("gameserver {}\n", env!("CARGO_PKG_VERSION"))
+}
+
+fn help() -> String {
+    let mut text = version();
+    text.push_str("\nUsage: gameserver [COMMAND]\n\n");
+    for (command, description) in COMMANDS {
+        let _ = writeln!(text, "  {command:<13}{description}");
+    }
+    text.push_str(
+        "\nSettings are environment variables, also read from .env in \
+         the directory it is started in:\n",
+    );
+    for setting in SETTINGS {
+        let _ = write!(text, "\n  {}", setting.name);
+        if let Some(default) = setting.default.filter(|default| !default.is_empty()) {
+            let _ = write!(text, " = {default}");
+        }
+        let _ = writeln!(text, "\n      {}\n      Takes {}.", setting.description, setting.takes);
+        if setting.secret {
+            let _ =
+                writeln!(text, "      {}{FILE_SUFFIX} names a file that holds it.", setting.name);
+        }
+    }
+    text
+}
+
+fn healthcheck(admin: SocketAddr) -> ExitCode {
+    let address = reachable(admin);
+    match readiness(address, HEALTHCHECK_TIMEOUT) {
+        Ok(status) if status.starts_with("HTTP/1.1 200 ") => ExitCode::SUCCESS,
+        Ok(status) => {
+            eprintln!("gameserver: http://{address}/readyz answers {status:?}");
+            ExitCode::FAILURE
+        }
+        Err(error) => {
+            eprintln!("gameserver: http://{address}/readyz does not answer: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The status line that `/readyz` answers within `timeout`.
+fn readiness(address: SocketAddr, timeout: Duration) -> io::Result<String> {
+    let deadline = Instant::now() + timeout;
+    let left = || match deadline.saturating_duration_since(Instant::now()) {
+        Duration::ZERO => Err(io::Error::from(io::ErrorKind::TimedOut)),
+        left => Ok(Some(left)),
+    };
+    let mut stream = TcpStream::connect_timeout(&address, timeout)?;
+    stream.set_write_timeout(left()?)?;
+    let request = format!("GET /readyz HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes())?;
+    let mut answer = Vec::new();
+    while !answer.contains(&b'\n') && answer.len() < STATUS_LINE_BYTES_MAX {
+        stream.set_read_timeout(left()?)?;
+        let mut buffer = [0; STATUS_LINE_BYTES_MAX];
+        match stream.read(&mut buffer)? {
+            0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+            count => answer.extend_from_slice(&buffer[..count]),
+        }
+    }
+    let line = String::from_utf8_lossy(&answer);
+    Ok(line.lines().next().unwrap_or_default().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::TcpListener;
+    use std::thread;
+
+    fn code(args: &[&str]) -> ExitCode {
+        run(args.iter().map(OsString::from))
+    }
+
+    /// A server that answers one request with these bytes, one after the other.
+    fn answering(bytes: &'static [u8]) -> SocketAddr {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut request = [0; 1024];
+            let count = stream.read(&mut request).unwrap();
+            assert!(request[..count].starts_with(b"GET /readyz HTTP/1.1\r\nHost: 127.0.0.1:"));
+            for byte in bytes {
+                stream.write_all(&[*byte]).unwrap();
+            }
+        });
+        address
+    }
+
+    #[test]
+    fn what_is_not_understood_exits_with_2() {
+        for args in
+            [&["frobnicate"][..], &["serve", "--fast"], &["help", "me"], &["--port=1"], &[""]]
+        {
+            assert_eq!(code(args), ExitCode::from(MISUSE), "{args:?}");
+        }
+    }
+
+    #[test]
+    fn version_and_help_succeed() {
+        for args in [["version"], ["--version"], ["-V"], ["help"], ["--help"], ["-h"]] {
+            assert_eq!(code(&args), ExitCode::SUCCESS, "{args:?}");
+        }
+    }
+
+    #[test]
+    fn help_names_every_command_and_setting_with_its_default() {
+        let help = help();
+        for (command, _) in COMMANDS {
+            assert!(help.contains(&format!("\n  {command} ")), "{command}");
+        }
+        for setting in SETTINGS {
+            assert!(help.contains(&format!("\n  {}", setting.name)), "{}", setting.name);
+            assert!(help.contains(setting.default.unwrap_or_default()));
+        }
+        assert!(help.contains("GAMESERVER_JWT_PRIVATE_KEY_FILE"));
+    }
+
+    #[test]
+    fn a_ready_server_is_healthy_and_others_are_not() {
+        let ready = answering(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n");
+        assert_eq!(healthcheck(ready), ExitCode::SUCCESS);
+        for other in [&b"HTTP/1.1 503 Service Unavailable\r\n\r\n"[..], b"SSH-2.0-x 200\r\n", b""] {
+            assert_eq!(healthcheck(answering(other)), ExitCode::FAILURE);
+        }
+        let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        assert_eq!(healthcheck(closed), ExitCode::FAILURE);
+    }
+
+    #[test]
+    fn a_server_that_never_answers_is_given_up() {
+        let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+        let began = Instant::now();
+        let timeout = Duration::from_millis(50);
+        assert!(readiness(silent.local_addr().unwrap(), timeout).is_err());
+        assert!(began.elapsed() < Duration::from_secs(2));
+    }
+}

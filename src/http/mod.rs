@@ -1,0 +1,269 @@
+//! The public listener: REST, the upgrade to WebSockets, the documents and the web client.
+//!
+//! - `server`: connections
+//! - `router`: which address takes which methods; `openapi.json` says the same, and a test holds
+//!   them together
+//! - this page: what every request goes through: id, deadline, origin, access log
+//! - `input`, `problem`: what a request says, and what it is told where that can't be done
+//! - `routes`: what each address does
+
+pub mod input;
+pub mod problem;
+mod router;
+mod routes;
+pub mod server;
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::header::{
+    ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
+    ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, ALLOW, AUTHORIZATION, CACHE_CONTROL,
+    CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue, ORIGIN, VARY,
+};
+use hyper::{Method, StatusCode};
+use serde::Serialize;
+use tracing::Instrument as _;
+
+use self::problem::Refusal;
+use self::router::{Found, Router};
+use self::server::{Connection, Handler, Request, Response};
+use crate::auth::Claims;
+use crate::ids::UserId;
+use crate::matches::Registry;
+use crate::session::Rates;
+use crate::store::{Store, UserRecord};
+use crate::users::{SocketTickets, UserError, Users};
+
+/// The name of the header that a request is found by.
+const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// Longest request id that is taken over from a client.
+const REQUEST_ID_BYTES_MAX: usize = 64;
+
+/// What all requests share.
+pub struct Http {
+    store: Arc<Store>,
+    users: Arc<Users>,
+    registry: Arc<Registry>,
+    tickets: SocketTickets,
+    router: Router,
+    rates: Rates,
+    request_timeout: Duration,
+    allowed_origins: RwLock<Vec<String>>,
+    draining: AtomicBool,
+    requests: AtomicU64,
+    sockets: AtomicU64,
+}
+
+/// How the public listener behaves.
+pub struct Settings {
+    /// The deadline of a request.
+    pub request_timeout: Duration,
+    /// Origins of pages elsewhere that may connect, as browsers write them.
+    pub allowed_origins: Vec<String>,
+    /// What a socket may send.
+    pub rates: Rates,
+}
+
+impl Http {
+    /// Everything but the listener.
+    pub fn new(
+        store: Arc<Store>,
+        users: Arc<Users>,
+        registry: Arc<Registry>,
+        settings: Settings,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            store,
+            users,
+            registry,
+            tickets: SocketTickets::default(),
+            router: Router::new(),
+            rates: settings.rates,
+            request_timeout: settings.request_timeout,
+            allowed_origins: RwLock::new(settings.allowed_origins),
+            draining: AtomicBool::new(false),
+            requests: AtomicU64::new(0),
+            sockets: AtomicU64::new(0),
+        })
+    }
+
+    /// Other origins from now on.
+    pub fn set_allowed_origins(&self, origins: Vec<String>) {
+        *self.allowed_origins.write().unwrap_or_else(PoisonError::into_inner) = origins;
+    }
+
+    /// From now on sockets are refused with 503: their clients find another server, or this one
+    /// when it is back.
+    pub fn refuse_sockets(&self) {
+        self.draining.store(true, Ordering::Relaxed);
+    }
+
+    /// Requests that were answered since the start.
+    pub fn requests(&self) -> u64 {
+        self.requests.load(Ordering::Relaxed)
+    }
+
+    /// Sockets that are open now.
+    pub fn sockets(&self) -> u64 {
+        self.sockets.load(Ordering::Relaxed)
+    }
+
+    /// Whom the request's access token speaks for.
+    fn claims(&self, headers: &HeaderMap) -> Result<Claims, Refusal> {
+        let header = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok());
+        let token = header.and_then(|value| {
+            let (scheme, token) = value.split_once(' ')?;
+            scheme.eq_ignore_ascii_case("bearer").then_some(token.trim())
+        });
+        let token = token.filter(|token| !token.is_empty());
+        let missing = || Refusal::unauthorized("send `Authorization: Bearer` and an access token");
+        Ok(self.users.verify(token.ok_or_else(missing)?)?)
+    }
+
+    /// The account of somebody who is signed in.
+    async fn account(&self, id: UserId) -> Result<UserRecord, Refusal> {
+        self.users.find(id).await.map_err(|error| match error {
+            UserError::Gone => Refusal::unauthorized("the account does not exist any more"),
+            other => other.into(),
+        })
+    }
+
+    async fn answer(
+        self: &Arc<Self>,
+        request: Request,
+        connection: &Arc<Connection>,
+    ) -> Result<Response, Refusal> {
+        let method = match *request.method() {
+            Method::HEAD => Method::GET,
+            ref other => other.clone(),
+        };
+        match self.router.find(request.uri().path(), &method) {
+            Found::Endpoint(endpoint, parameter) => {
+                routes::serve(self, endpoint, &parameter, request, connection).await
+            }
+            Found::Asset(asset) => Ok(routes::asset(asset, &request)),
+            Found::OtherMethods(allow) if method == Method::OPTIONS => Ok(options(&allow)),
+            Found::OtherMethods(allow) => Err(Refusal::method_not_allowed(&allow)),
+            Found::Nothing => Err(Refusal::not_found("address")),
+        }
+    }
+
+    /// Whether a page of this origin may read answers and open sockets: one of ours, or allowed.
+    fn allows(&self, origin: &str, host: Option<&str>) -> bool {
+        let own = origin
+            .split_once("://")
+            .map(|(_, host)| host)
+            .filter(|_| origin.starts_with("http://") || origin.starts_with("https://"));
+        let same = own.zip(host).is_some_and(|(own, host)| own.eq_ignore_ascii_case(host));
+        same || self.is_allowed_elsewhere(origin)
+    }
+
+    fn is_allowed_elsewhere(&self, origin: &str) -> bool {
+        let allowed = self.allowed_origins.read().unwrap_or_else(PoisonError::into_inner);
+        allowed.iter().any(|allowed| allowed == origin)
+    }
+
+    /// Lets pages of allowed origins read the answer (Fetch Standard, CORS protocol).
+    fn share(&self, origin: Option<&HeaderValue>, headers: &mut HeaderMap) {
+        headers.append(VARY, HeaderValue::from_static("origin"));
+        let Some(origin) = origin else { return };
+        if origin.to_str().is_ok_and(|origin| self.is_allowed_elsewhere(origin)) {
+            headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
+            headers.insert(
+                ACCESS_CONTROL_EXPOSE_HEADERS,
+                HeaderValue::from_static("location, retry-after, x-request-id"),
+            );
+        }
+    }
+}
+
+impl Handler for Http {
+    async fn handle(self: Arc<Self>, request: Request, connection: Arc<Connection>) -> Response {
+        let began = Instant::now();
+        let id = request_id(request.headers());
+        let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+        let origin = request.headers().get(ORIGIN).cloned();
+        let (peer, head) = (connection.peer, method == Method::HEAD);
+        let span = tracing::info_span!("request", request_id = id.to_str().unwrap_or_default());
+        let answer = self.answer(request, &connection).instrument(span);
+        let answer = tokio::time::timeout(self.request_timeout, answer).await;
+        let mut response = match answer {
+            Ok(Ok(response)) => response,
+            Ok(Err(refusal)) => refusal.into_response(),
+            Err(_) => Refusal::timeout(self.request_timeout.as_secs()).into_response(),
+        };
+        let headers = response.headers_mut();
+        if !headers.contains_key(CACHE_CONTROL) {
+            headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        }
+        self.share(origin.as_ref(), headers);
+        headers.insert("x-content-type-options", HeaderValue::from_static("nosniff"));
+        self.requests.fetch_add(1, Ordering::Relaxed);
+        tracing::info!(
+            target: "access",
+            request_id = id.to_str().unwrap_or_default(),
+            %method,
+            path,
+            status = response.status().as_u16(),
+            micros = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX),
+            %peer,
+        );
+        response.headers_mut().insert(X_REQUEST_ID, id);
+        debug_assert!(!head || response.status() != StatusCode::SWITCHING_PROTOCOLS);
+        response
+    }
+}
+
+/// The client's own id, if it is sane; a new one otherwise.
+fn request_id(headers: &HeaderMap) -> HeaderValue {
+    let sane = |value: &&HeaderValue| {
+        let bytes = value.as_bytes();
+        (1..=REQUEST_ID_BYTES_MAX).contains(&bytes.len())
+            && bytes.iter().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(byte))
+    };
+    headers.get(X_REQUEST_ID).filter(sane).cloned().unwrap_or_else(|| {
+        let id = uuid::Uuid::now_v7().to_string();
+        HeaderValue::try_from(id).expect("a UUID is ASCII")
+    })
+}
+
+/// An answer without a body.
+fn empty(status: StatusCode) -> Response {
+    let mut response = Response::default();
+    *response.status_mut() = status;
+    response
+}
+
+/// An answer with a JSON body.
+fn json<T: Serialize>(status: StatusCode, body: &T) -> Response {
+    // All keys are strings and all numbers finite: this can't fail.
+    let body = serde_json::to_vec(body).expect("an answer is JSON");
+    let mut response = Response::new(Full::new(Bytes::from(body)));
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}
+
+/// What an address takes, also for browsers that ask before they send (Fetch Standard).
+fn options(allow: &str) -> Response {
+    let mut response = empty(StatusCode::NO_CONTENT);
+    let methods = HeaderValue::from_str(allow).unwrap_or(HeaderValue::from_static("GET"));
+    let headers = response.headers_mut();
+    headers.insert(ALLOW, methods.clone());
+    headers.insert(ACCESS_CONTROL_ALLOW_METHODS, methods);
+    headers.insert(
+        ACCESS_CONTROL_ALLOW_HEADERS,
+        HeaderValue::from_static("authorization, content-type, x-request-id"),
+    );
+    headers.insert(ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("86400"));
+    response
+}
+
+/// The host that the client asked for.
+fn host(headers: &HeaderMap) -> Option<&str> {
+    headers.get(HOST).and_then(|value| value.to_str().ok())
+}

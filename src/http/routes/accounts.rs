@@ -1,0 +1,142 @@
+//! Accounts and sessions.
+
+use hyper::StatusCode;
+use hyper::header::{HeaderValue, LOCATION};
+use serde::Serialize;
+
+use super::id;
+use crate::http::input::Fields;
+use crate::http::problem::Refusal;
+use crate::http::server::{Request, Response};
+use crate::http::{Http, empty, json};
+use crate::ids::{Timestamp, UserId};
+use crate::store::UserRecord;
+use crate::users::{Profile, SignedIn, UserError};
+
+/// An account as all may see it.
+#[derive(Serialize)]
+struct User<'a> {
+    id: UserId,
+    username: Option<&'a str>,
+    display_name: &'a str,
+    guest: bool,
+    created_at: Timestamp,
+}
+
+#[derive(Serialize)]
+struct Session<'a> {
+    access_token: &'a str,
+    token_type: &'static str,
+    expires_in: u64,
+    refresh_token: &'a str,
+    user: User<'a>,
+}
+
+impl<'a> From<&'a UserRecord> for User<'a> {
+    fn from(record: &'a UserRecord) -> Self {
+        Self {
+            id: record.id,
+            username: record.username.as_deref(),
+            display_name: &record.display_name,
+            guest: record.username.is_none(),
+            created_at: record.created_at,
+        }
+    }
+}
+
+fn session(signed_in: &SignedIn) -> Response {
+    let body = Session {
+        access_token: &signed_in.access_token,
+        token_type: "Bearer",
+        expires_in: signed_in.expires_in.as_secs(),
+        refresh_token: signed_in.refresh_token.as_str(),
+        user: (&signed_in.user).into(),
+    };
+    json(StatusCode::CREATED, &body)
+}
+
+pub(super) async fn register(http: &Http, request: Request) -> Result<Response, Refusal> {
+    let mut fields = Fields::read(request).await?;
+    let profile = Profile {
+        username: Some(fields.required_text("username")),
+        password: Some(fields.required_text("password")),
+        display_name: fields.text("display_name"),
+    };
+    fields.end()?;
+    let user = http.users.register(profile).await?;
+    let mut response = json(StatusCode::CREATED, &User::from(&user));
+    let location = HeaderValue::try_from(format!("/v1/users/{}", user.id));
+    response.headers_mut().extend(location.ok().map(|location| (LOCATION, location)));
+    Ok(response)
+}
+
+pub(super) async fn sign_in(http: &Http, request: Request) -> Result<Response, Refusal> {
+    let mut fields = Fields::read(request).await?;
+    let username = fields.required_text("username");
+    let password = fields.required_text("password");
+    // Ill-formed or wrong: there is nothing to be learnt from the difference.
+    fields.end().map_err(|_| UserError::WrongCredentials)?;
+    Ok(session(&http.users.sign_in(&username, password).await?))
+}
+
+pub(super) async fn sign_in_as_guest(http: &Http, request: Request) -> Result<Response, Refusal> {
+    let mut fields = Fields::read_optional(request).await?;
+    let display_name = fields.text("display_name");
+    fields.end()?;
+    Ok(session(&http.users.guest(display_name).await?))
+}
+
+pub(super) async fn refresh(http: &Http, request: Request) -> Result<Response, Refusal> {
+    let mut fields = Fields::read(request).await?;
+    let refresh_token = fields.required_text("refresh_token");
+    fields.end()?;
+    Ok(session(&http.users.refresh(&refresh_token).await?))
+}
+
+pub(super) async fn sign_out(http: &Http, request: &Request) -> Result<Response, Refusal> {
+    let claims = http.claims(request.headers())?;
+    http.users.sign_out(claims.session).await?;
+    http.registry.close_sessions(&[claims.session]);
+    Ok(empty(StatusCode::NO_CONTENT))
+}
+
+pub(super) async fn me(http: &Http, request: &Request) -> Result<Response, Refusal> {
+    let claims = http.claims(request.headers())?;
+    Ok(json(StatusCode::OK, &User::from(&http.account(claims.user).await?)))
+}
+
+pub(super) async fn update_me(http: &Http, request: Request) -> Result<Response, Refusal> {
+    let claims = http.claims(request.headers())?;
+    let mut fields = Fields::read(request).await?;
+    let profile = Profile {
+        username: fields.text("username"),
+        password: fields.text("password"),
+        display_name: fields.text("display_name"),
+    };
+    fields.end()?;
+    let user = http.users.update(claims.user, profile).await?;
+    Ok(json(StatusCode::OK, &User::from(&user)))
+}
+
+/// The user leaves the matches that are played here before the account goes, so that nobody waits.
+pub(super) async fn delete_me(http: &Http, request: &Request) -> Result<Response, Refusal> {
+    let claims = http.claims(request.headers())?;
+    let left = http.registry.leave_all(claims.user).await;
+    let sessions = http.users.delete(claims.user).await?;
+    http.registry.close_sessions(&sessions);
+    http.registry.reload(&left).await;
+    Ok(empty(StatusCode::NO_CONTENT))
+}
+
+pub(super) async fn user(
+    http: &Http,
+    request: &Request,
+    parameter: &str,
+) -> Result<Response, Refusal> {
+    http.claims(request.headers())?;
+    let user = http.users.find(id(parameter, "user")?).await.map_err(|error| match error {
+        UserError::Gone => Refusal::not_found("user"),
+        other => other.into(),
+    })?;
+    Ok(json(StatusCode::OK, &User::from(&user)))
+}

@@ -1,0 +1,198 @@
+//! Games and matches.
+
+use hyper::StatusCode;
+use hyper::header::{HeaderValue, LOCATION};
+use serde::Serialize;
+use serde_json::value::RawValue;
+
+use super::{id, limit};
+use crate::games::{Outcome, Seat};
+use crate::http::input::{Fields, Query};
+use crate::http::problem::Refusal;
+use crate::http::server::{Request, Response};
+use crate::http::{Http, empty, json};
+use crate::ids::{MatchId, Timestamp, UserId};
+use crate::matches::{MatchError, NewMatch, may_know, players_of};
+use crate::protocol::Player;
+use crate::store::{MatchFilter, MatchRecord, MatchState, Visibility};
+
+/// A page of a list.
+#[derive(Serialize)]
+struct List<T> {
+    items: Vec<T>,
+    /// Where the next page goes on; null on the last one.
+    next_cursor: Option<String>,
+}
+
+/// A match as one who may know of it sees it.
+#[derive(Serialize)]
+struct Match<'a> {
+    id: MatchId,
+    game: &'a str,
+    state: MatchState,
+    visibility: Visibility,
+    /// For players alone.
+    join_code: Option<&'a str>,
+    seats: u8,
+    players: Vec<Player>,
+    seq: u64,
+    created_at: Timestamp,
+    outcome: Option<&'a Outcome>,
+}
+
+#[derive(Serialize)]
+struct Logged {
+    seq: u64,
+    seat: Option<Seat>,
+    at: Timestamp,
+    event: Box<RawValue>,
+}
+
+#[derive(Serialize)]
+struct Seated {
+    seat: Seat,
+}
+
+impl<'a> Match<'a> {
+    fn of(http: &Http, record: &'a MatchRecord, viewer: UserId) -> Self {
+        let live = http.registry.live_state(record.id);
+        let (connected, seq) = live.map_or((Vec::new(), record.seq), |live| live);
+        let plays = record.players.iter().any(|player| player.user == Some(viewer));
+        Self {
+            id: record.id,
+            game: &record.game,
+            state: record.state,
+            visibility: record.visibility,
+            join_code: record.join_code.as_deref().filter(|_| plays),
+            seats: record.seats,
+            players: players_of(record, &connected),
+            seq,
+            created_at: record.created_at,
+            outcome: record.outcome.as_ref(),
+        }
+    }
+}
+
+pub(super) fn games(http: &Http) -> Response {
+    let items = http.registry.catalog().list().collect();
+    json(StatusCode::OK, &List { items, next_cursor: None })
+}
+
+pub(super) fn game(http: &Http, name: &str) -> Result<Response, Refusal> {
+    Ok(json(StatusCode::OK, http.registry.game_type(name)?.info()))
+}
+
+pub(super) async fn create(http: &Http, request: Request) -> Result<Response, Refusal> {
+    let claims = http.claims(request.headers())?;
+    let mut fields = Fields::read(request).await?;
+    let new = NewMatch {
+        game: fields.required_text("game"),
+        visibility: fields.word("visibility", "\"public\" or \"private\"").unwrap_or_default(),
+        options: fields.object("options").unwrap_or_default(),
+    };
+    fields.end()?;
+    let creator = http.account(claims.user).await?;
+    let live = http.registry.create(new, &creator).await.map_err(|error| match error {
+        MatchError::UnknownGame(_) => Refusal::invalid_field("game", "takes a name of /v1/games"),
+        other => other.into(),
+    })?;
+    let record = http.store.match_record(live.id).await?.ok_or(MatchError::Unknown)?;
+    let mut response = json(StatusCode::CREATED, &Match::of(http, &record, claims.user));
+    let location = HeaderValue::try_from(format!("/v1/matches/{}", live.id));
+    response.headers_mut().extend(location.ok().map(|location| (LOCATION, location)));
+    Ok(response)
+}
+
+pub(super) async fn list(http: &Http, request: &Request) -> Result<Response, Refusal> {
+    let claims = http.claims(request.headers())?;
+    let query = Query::of(request);
+    let limit = limit(&query)?;
+    let filter = MatchFilter {
+        game: query.text("game"),
+        state: query.parsed("state", "open, running or ended", |word| {
+            serde_json::from_value(word.into()).ok()
+        })?,
+        mine: query.parsed("mine", "true or false", |word| word.parse().ok())?.unwrap_or(false),
+        before: query.parsed("cursor", "a next_cursor", |cursor| cursor.parse().ok())?,
+        limit: limit + 1,
+    };
+    let mut records = http.store.matches(claims.user, filter).await?;
+    let more = records.len() > limit as usize;
+    records.truncate(limit as usize);
+    let next_cursor = records.last().filter(|_| more).map(|last| last.id.to_string());
+    let items = records.iter().map(|record| Match::of(http, record, claims.user)).collect();
+    Ok(json(StatusCode::OK, &List::<Match> { items, next_cursor }))
+}
+
+/// A match, if `viewer` may know of it.
+pub(super) async fn known(
+    http: &Http,
+    id: MatchId,
+    viewer: UserId,
+) -> Result<MatchRecord, Refusal> {
+    let record = http.store.match_record(id).await?;
+    let record = record.filter(|record| may_know(record, viewer));
+    record.ok_or_else(|| MatchError::Unknown.into())
+}
+
+pub(super) async fn one(
+    http: &Http,
+    request: &Request,
+    parameter: &str,
+) -> Result<Response, Refusal> {
+    let claims = http.claims(request.headers())?;
+    let record = known(http, id(parameter, "match")?, claims.user).await?;
+    Ok(json(StatusCode::OK, &Match::of(http, &record, claims.user)))
+}
+
+pub(super) async fn join(
+    http: &Http,
+    request: Request,
+    parameter: &str,
+) -> Result<Response, Refusal> {
+    let claims = http.claims(request.headers())?;
+    let mut fields = Fields::read_optional(request).await?;
+    let join_code = fields.text("join_code");
+    fields.end()?;
+    let user = http.account(claims.user).await?;
+    let (seat, new) =
+        http.registry.join(id(parameter, "match")?, &user, join_code.as_deref()).await?;
+    let status = if new { StatusCode::CREATED } else { StatusCode::OK };
+    Ok(json(status, &Seated { seat }))
+}
+
+pub(super) async fn leave(
+    http: &Http,
+    request: &Request,
+    parameter: &str,
+) -> Result<Response, Refusal> {
+    let claims = http.claims(request.headers())?;
+    http.registry.leave(id(parameter, "match")?, claims.user).await?;
+    Ok(empty(StatusCode::NO_CONTENT))
+}
+
+pub(super) async fn events(
+    http: &Http,
+    request: &Request,
+    parameter: &str,
+) -> Result<Response, Refusal> {
+    let claims = http.claims(request.headers())?;
+    let query = Query::of(request);
+    let limit = limit(&query)?;
+    let cursor = query.number("cursor", 0..=u64::MAX)?;
+    let after = match cursor {
+        Some(cursor) => cursor,
+        None => query.number("after", 0..=u64::MAX)?.unwrap_or(0),
+    };
+    let record = known(http, id(parameter, "match")?, claims.user).await?;
+    let page = http.registry.events(&record, claims.user, after, limit).await?;
+    let next_cursor = page.next.map(|seq| seq.to_string());
+    let item = |(record, event): (crate::store::EventRecord, Box<RawValue>)| Logged {
+        seq: record.seq,
+        seat: record.seat,
+        at: record.at,
+        event,
+    };
+    let items = page.events.into_iter().map(item).collect();
+    Ok(json(StatusCode::OK, &List::<Logged> { items, next_cursor }))
+}

@@ -1,0 +1,69 @@
+//! What each address does.
+
+mod accounts;
+mod documents;
+mod matches;
+mod sockets;
+
+use std::sync::Arc;
+
+#[cfg(test)]
+pub(super) use documents::OPENAPI;
+pub(super) use documents::asset;
+
+use super::Http;
+use super::input::Query;
+use super::problem::Refusal;
+use super::router::Endpoint;
+use super::server::{Connection, Request, Response};
+
+/// Items of a page of a list, unless told otherwise.
+const PAGE_DEFAULT: u64 = 50;
+/// Items of a page at most.
+const PAGE_MAX: u64 = 200;
+
+/// Does what `endpoint` is there for; `parameter` is what its address holds, if anything.
+pub(super) async fn serve(
+    http: &Arc<Http>,
+    endpoint: Endpoint,
+    parameter: &str,
+    request: Request,
+    connection: &Arc<Connection>,
+) -> Result<Response, Refusal> {
+    match endpoint {
+        Endpoint::OpenApi => Ok(documents::openapi()),
+        Endpoint::AsyncApi => Ok(documents::asyncapi()),
+        Endpoint::Jwks => Ok(documents::jwks(http)),
+        Endpoint::Register => accounts::register(http, request).await,
+        Endpoint::SignIn => accounts::sign_in(http, request).await,
+        Endpoint::SignInAsGuest => accounts::sign_in_as_guest(http, request).await,
+        Endpoint::Refresh => accounts::refresh(http, request).await,
+        Endpoint::SignOut => accounts::sign_out(http, &request).await,
+        Endpoint::Me => accounts::me(http, &request).await,
+        Endpoint::UpdateMe => accounts::update_me(http, request).await,
+        Endpoint::DeleteMe => accounts::delete_me(http, &request).await,
+        Endpoint::User => accounts::user(http, &request, parameter).await,
+        Endpoint::Games => Ok(matches::games(http)),
+        Endpoint::Game => matches::game(http, parameter),
+        Endpoint::CreateMatch => matches::create(http, request).await,
+        Endpoint::Matches => matches::list(http, &request).await,
+        Endpoint::Match => matches::one(http, &request, parameter).await,
+        Endpoint::Join => matches::join(http, request, parameter).await,
+        Endpoint::Leave => matches::leave(http, &request, parameter).await,
+        Endpoint::Events => matches::events(http, &request, parameter).await,
+        Endpoint::Socket => sockets::attach(http, request, parameter, connection).await,
+        Endpoint::Play => sockets::play(http, request, parameter, connection).await,
+        Endpoint::SocketTicket => sockets::ticket(http, &request),
+    }
+}
+
+/// How many items a page of a list has.
+fn limit(query: &Query<'_>) -> Result<u32, Refusal> {
+    let limit = query.number("limit", 1..=PAGE_MAX)?.unwrap_or(PAGE_DEFAULT);
+    Ok(u32::try_from(limit).unwrap_or(u32::MAX))
+}
+
+/// The id in an address. One that is none is nobody's.
+fn id<T: std::str::FromStr>(parameter: &str, what: &str) -> Result<T, Refusal> {
+    parameter.parse().map_err(|_| Refusal::not_found(what))
+}

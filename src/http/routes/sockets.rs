@@ -1,0 +1,179 @@
+//! The upgrade to a WebSocket: everything that can be refused is, before it.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::SystemTime;
+
+use bytes::Bytes;
+use fastwebsockets::upgrade::{is_upgrade_request, upgrade};
+use http_body_util::Full;
+use hyper::StatusCode;
+use hyper::header::{
+    HeaderValue, ORIGIN, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION,
+};
+use hyper_util::rt::TokioIo;
+use serde::Serialize;
+use tokio::net::TcpStream;
+
+use super::id;
+use super::matches::known;
+use crate::auth::Claims;
+use crate::http::input::Query;
+use crate::http::problem::Refusal;
+use crate::http::server::{Connection, Request, Response};
+use crate::http::{Http, host, json};
+use crate::ids::MatchId;
+use crate::matches::{Attachment, Caller, Outbox};
+use crate::protocol::Codec;
+use crate::session;
+use crate::users::TICKET_SECONDS;
+
+#[derive(Serialize)]
+struct Ticket<'a> {
+    ticket: &'a str,
+    expires_in: u64,
+}
+
+pub(super) fn ticket(http: &Http, request: &Request) -> Result<Response, Refusal> {
+    let claims = http.claims(request.headers())?;
+    let full = || Refusal::unavailable("too many socket tickets wait to be used");
+    let ticket = http.tickets.issue(claims).ok_or_else(full)?;
+    let body = Ticket { ticket: ticket.as_str(), expires_in: TICKET_SECONDS };
+    Ok(json(StatusCode::CREATED, &body))
+}
+
+pub(super) async fn attach(
+    http: &Arc<Http>,
+    request: Request,
+    parameter: &str,
+    connection: &Arc<Connection>,
+) -> Result<Response, Refusal> {
+    let claims = claims(http, &request)?;
+    let id = id(parameter, "match")?;
+    if !is_websocket(&request) {
+        // What the caller may not know of is not there, however it is asked for.
+        known(http, id, claims.user).await?;
+    }
+    let wish = Wish::of(http, &request, claims)?;
+    connect(http, request, id, wish, connection).await
+}
+
+pub(super) async fn play(
+    http: &Arc<Http>,
+    request: Request,
+    game: &str,
+    connection: &Arc<Connection>,
+) -> Result<Response, Refusal> {
+    let claims = claims(http, &request)?;
+    http.registry.game_type(game)?;
+    let wish = Wish::of(http, &request, claims)?;
+    let user = http.account(wish.claims.user).await?;
+    let id = http.registry.quick_play(game, &user).await?;
+    connect(http, request, id, wish, connection).await
+}
+
+/// What a request for a socket says.
+struct Wish {
+    claims: Claims,
+    codec: Codec,
+    subprotocol: Option<&'static str>,
+    after: Option<u64>,
+}
+
+impl Wish {
+    fn of(http: &Http, request: &Request, claims: Claims) -> Result<Self, Refusal> {
+        let (headers, query) = (request.headers(), Query::of(request));
+        if !is_websocket(request) {
+            return Err(Refusal::upgrade_required());
+        }
+        if let Some(origin) = headers.get(ORIGIN) {
+            let known = origin.to_str().is_ok_and(|origin| http.allows(origin, host(headers)));
+            if !known {
+                return Err(Refusal::forbidden("pages of this origin may not connect"));
+            }
+        }
+        if http.draining.load(Ordering::Relaxed) {
+            return Err(Refusal::unavailable("the server is about to stop: come back"));
+        }
+        let offered: Vec<&str> = headers
+            .get_all(SEC_WEBSOCKET_PROTOCOL)
+            .iter()
+            .filter_map(|value| value.to_str().ok())
+            .collect();
+        let offered = (!offered.is_empty()).then(|| offered.join(","));
+        let spoken =
+            "none of the offered subprotocols is spoken here: gameserver.v1.json and .msgpack are";
+        let (codec, subprotocol) =
+            Codec::choose(offered.as_deref()).ok_or_else(|| Refusal::malformed(spoken))?;
+        let after = query.number("after", 0..=u64::MAX)?;
+        Ok(Self { claims, codec, subprotocol, after })
+    }
+}
+
+/// Whether it asks for a WebSocket that we speak (RFC 6455 4.2.1).
+fn is_websocket(request: &Request) -> bool {
+    let headers = request.headers();
+    let version = headers.get(SEC_WEBSOCKET_VERSION).map(HeaderValue::as_bytes);
+    is_upgrade_request(request) && version == Some(b"13") && headers.contains_key(SEC_WEBSOCKET_KEY)
+}
+
+/// Who asks: by a ticket, which is used up, or by an access token.
+fn claims(http: &Http, request: &Request) -> Result<Claims, Refusal> {
+    match Query::of(request).text("ticket") {
+        Some(ticket) => redeem(http, &ticket),
+        None => http.claims(request.headers()),
+    }
+}
+
+/// Whom a ticket speaks for, if the session that asked for it has not ended since.
+fn redeem(http: &Http, ticket: &str) -> Result<Claims, Refusal> {
+    let used = || Refusal::unauthorized("the ticket is unknown, expired or used");
+    let claims = http.tickets.redeem(ticket).ok_or_else(used)?;
+    http.users.tokens().recheck(&claims, SystemTime::now())?;
+    Ok(claims)
+}
+
+async fn connect(
+    http: &Arc<Http>,
+    mut request: Request,
+    id: MatchId,
+    wish: Wish,
+    connection: &Arc<Connection>,
+) -> Result<Response, Refusal> {
+    let outbox = Outbox::new(wish.codec, http.registry.clock.now());
+    let caller = Caller { user: wish.claims.user, session: wish.claims.session };
+    let attachment = http.registry.attach(id, caller, &outbox, wish.after).await?;
+    // Signing out closes the sockets that are there: this one may have come a moment too late.
+    http.users.tokens().recheck(&wish.claims, SystemTime::now())?;
+    let (response, socket) = upgrade(&mut request).map_err(|_| Refusal::upgrade_required())?;
+    let (http, connection) = (Arc::clone(http), Arc::clone(connection));
+    tokio::spawn(async move {
+        // An error: the client went away before the answer reached it.
+        if let Ok(socket) = socket.await {
+            let upgraded = socket.into_inner().into_inner();
+            if let Ok(parts) = upgraded.downcast::<TokioIo<TcpStream>>() {
+                let stream = parts.io.into_inner();
+                serve(&http, stream, parts.read_buf, attachment, outbox).await;
+            }
+        }
+        drop(connection);
+    });
+    let mut response = response.map(|_| Full::new(Bytes::new()));
+    if let Some(name) = wish.subprotocol {
+        response.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(name));
+    }
+    Ok(response)
+}
+
+async fn serve(
+    http: &Http,
+    stream: TcpStream,
+    early: Bytes,
+    attachment: Attachment,
+    outbox: Arc<Outbox>,
+) {
+    http.sockets.fetch_add(1, Ordering::Relaxed);
+    let clock = Arc::clone(&http.registry.clock);
+    session::run(stream, &early, attachment, outbox, clock, http.rates).await;
+    http.sockets.fetch_sub(1, Ordering::Relaxed);
+}

@@ -1,0 +1,163 @@
+//! Accepts connections and serves HTTP/1.1 on them, until a drain.
+//!
+//! hyper forgets a connection once it is upgraded; whoever takes it over holds on to its
+//! [`Connection`], which counts it and keeps the drain waiting.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
+
+use crate::platform;
+
+/// A request as it arrives.
+pub type Request = hyper::Request<Incoming>;
+/// An answer; all of them are in memory.
+pub type Response = hyper::Response<Full<Bytes>>;
+
+/// The head of a request, in bytes, all in all; a longer one is answered 431.
+const HEAD_BYTES_MAX: usize = 16 * 1024;
+/// Lines of a request's head.
+const HEADERS_MAX: usize = 64;
+/// The pause after a connection could not be accepted: descriptors are short, most of the time.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// What answers requests.
+pub trait Handler: Send + Sync + 'static {
+    /// Answers one request. Dropped if the client goes away meanwhile.
+    fn handle(
+        self: Arc<Self>,
+        request: Request,
+        connection: Arc<Connection>,
+    ) -> impl Future<Output = Response> + Send;
+}
+
+/// An open connection, for as long as somebody holds it.
+pub struct Connection {
+    /// Who is at the other end.
+    pub peer: SocketAddr,
+    _place: OwnedSemaphorePermit,
+    _open: mpsc::Sender<()>,
+}
+
+/// The bounds of a listener.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Open connections; more wait in the operating system's queue.
+    pub connections_max: usize,
+    /// How long the head of a request may take, and how long a connection may rest before it.
+    pub head_timeout: Duration,
+}
+
+/// Serves a listener until [`Listening::drain`].
+pub struct Listening {
+    limits: Limits,
+    places: Arc<Semaphore>,
+    draining: watch::Sender<bool>,
+    /// Comes to an end when the last connection is gone.
+    closed: mpsc::Receiver<()>,
+}
+
+impl Listening {
+    /// Starts to accept.
+    pub fn start(listener: TcpListener, limits: Limits, handler: Arc<impl Handler>) -> Self {
+        let places = Arc::new(Semaphore::new(limits.connections_max));
+        let (draining, drain) = watch::channel(false);
+        let (open, closed) = mpsc::channel(1);
+        tokio::spawn(accept(listener, Arc::clone(&places), limits, handler, drain, open));
+        Self { limits, places, draining, closed }
+    }
+
+    /// Connections that are open now, upgraded ones included.
+    pub fn connections(&self) -> usize {
+        self.limits.connections_max - self.places.available_permits()
+    }
+
+    /// Accepts no more, lets requests that are under way be answered, and waits until the last
+    /// connection is gone.
+    pub async fn drain(&mut self) {
+        self.draining.send_replace(true);
+        while self.closed.recv().await.is_some() {}
+    }
+}
+
+async fn accept(
+    listener: TcpListener,
+    places: Arc<Semaphore>,
+    limits: Limits,
+    handler: Arc<impl Handler>,
+    mut drain: watch::Receiver<bool>,
+    open: mpsc::Sender<()>,
+) {
+    let next = async || {
+        let place = Arc::clone(&places).acquire_owned().await;
+        (place, listener.accept().await)
+    };
+    loop {
+        let (place, accepted) = tokio::select! {
+            next = next() => next,
+            () = begun(&mut drain) => return,
+        };
+        match (place, accepted) {
+            (Ok(place), Ok((stream, peer))) => {
+                let open = open.clone();
+                let connection = Arc::new(Connection { peer, _place: place, _open: open });
+                let handler = Arc::clone(&handler);
+                tokio::spawn(serve(stream, connection, limits, handler, drain.clone()));
+            }
+            (_, Err(error)) => {
+                tracing::warn!(%error, "a connection could not be accepted");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+            (Err(_), _) => return,
+        }
+    }
+}
+
+async fn serve(
+    stream: TcpStream,
+    connection: Arc<Connection>,
+    limits: Limits,
+    handler: Arc<impl Handler>,
+    mut drain: watch::Receiver<bool>,
+) {
+    // Without it small messages wait for each other; nothing else is lost.
+    let _ = platform::tune(&stream);
+    let service = service_fn(move |request| {
+        let answer = Arc::clone(&handler).handle(request, Arc::clone(&connection));
+        async { Ok::<_, std::convert::Infallible>(answer.await) }
+    });
+    let serving = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(limits.head_timeout)
+        .max_buf_size(HEAD_BYTES_MAX)
+        .max_headers(HEADERS_MAX)
+        .serve_connection(TokioIo::new(stream), service)
+        .with_upgrades();
+    let mut serving = std::pin::pin!(serving);
+    // An error is the client's: it went away, or does not speak HTTP.
+    let result = tokio::select! {
+        result = serving.as_mut() => result,
+        () = begun(&mut drain) => {
+            serving.as_mut().graceful_shutdown();
+            serving.await
+        }
+    };
+    if let Err(error) = result {
+        tracing::debug!(%error, "a connection ended early");
+    }
+}
+
+/// Waits for a drain to begin.
+async fn begun(drain: &mut watch::Receiver<bool>) {
+    // An error: the listener is gone, and so is this.
+    let _ = drain.wait_for(|draining| *draining).await;
+}

@@ -1,0 +1,57 @@
+//! A multiplayer game server: players sign in, find each other and play matches over WebSocket;
+//! every move of a match is in the store before anyone is told of it.
+//!
+//! # The rooms
+//! Each depends on those below it alone.
+//!
+//! | room | what it is for |
+//! | --- | --- |
+//! | [`cli`] | the command line |
+//! | [`serve`] | puts all together; the order of start and drain |
+//! | [`observability`] | log lines, the admin listener |
+//! | [`http`] | the public listener: REST, upgrades, documents, the page |
+//! | [`session`] | one socket: frames in, frames out, rate limit |
+//! | [`users`] | accounts and sessions: the rules |
+//! | [`matches`] | runs games: the match, its log, its order; which are in memory |
+//! | [`config`] | environment → ready values |
+//! | [`protocol`] | the messages of a socket, their codecs and limits |
+//! | [`store`] | records, and the `SQLite` file that keeps them |
+//! | [`auth`] | pure cryptography: passwords, tokens, keys |
+//! | [`games`] | pure rules: the `Game` trait and the built-in games |
+//! | [`web`] | the embedded web client |
+//! | [`platform`] | what differs between operating systems |
+//! | [`ids`] | ids and times |
+//!
+//! # The way of one message
+//! accept → upgrade, token checked before 101 → [`session`] reads a frame → rate → [`protocol`]
+//! decodes → the match, under its lock → the game's pure rules → events → the durable log (group
+//! commit) → encoded once → the same bytes to every socket's bounded outbox → one write.
+//!
+//! # Invariants
+//! 1. Target cfg stands under [`platform`] alone (and in Cargo.toml).
+//! 2. [`games`], [`protocol`] and [`auth`] do no I/O; clock and randomness are arguments. The same
+//!    events always give the same state.
+//! 3. Rooms depend downwards only, without circles.
+//! 4. Every queue, map, frame, timeout and retry has a named bound and a policy when it is full.
+//! 5. An event is in the store before anyone is told of it, where the game promises that.
+//! 6. The detail of an internal error is logged with the request's id and never sent.
+//!
+//! `tests/it/source.rs` checks what of this can be read from the source.
+
+#![cfg(feature = "server")]
+
+pub mod auth;
+pub mod cli;
+pub mod config;
+pub mod games;
+pub mod http;
+pub mod ids;
+pub mod matches;
+pub mod observability;
+pub mod platform;
+pub mod protocol;
+pub mod serve;
+pub mod session;
+pub mod store;
+pub mod users;
+pub mod web;

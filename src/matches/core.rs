@@ -1,0 +1,538 @@
+//! The inside of a match: its state, and the order in which everybody is told.
+//!
+//! All of it stands under the lock of a [`super::live::Match`], which decides what happens; here
+//! it is carried out. Changes of a match that is not `relay` take effect at once, but nobody is
+//! told before they are committed: what goes out while a commit is under way waits in `pending`,
+//! in order ([`Core::emit`]). Refusals and welcomes wait there too, since they tell of the state.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use fastwebsockets::OpCode;
+use serde_json::value::RawValue;
+use tokio::sync::oneshot;
+
+use super::event::{NOBODY, Structural, wire_event};
+use super::outbox::{Close, Outbox};
+use crate::games::{Audience, Game, GameInfo, Mode, Outcome, Seat, Viewer};
+use crate::ids::{SessionId, Timestamp, UserId};
+use crate::protocol::{Frame, Player, ServerMessage};
+use crate::store::{EventRecord, MatchRecord, MatchState};
+
+/// Events that a match keeps in memory for sockets that come back; older ones come from the log.
+const HISTORY_EVENTS_MAX: usize = 128;
+/// The same in bytes.
+const HISTORY_BYTES_MAX: usize = 256 * 1024;
+/// Silence after which a client is pinged, in seconds; then every second until it is heard.
+const PING_AFTER_SECONDS: u32 = 20;
+/// Silence after which its socket is closed, in seconds.
+const SILENT_SECONDS_MAX: u32 = 60;
+
+/// A match's state; see the module.
+pub(super) struct Core {
+    /// As it is in the store, but for players, `seq` and snapshot: see the fields below.
+    pub record: MatchRecord,
+    pub game: Box<dyn Game>,
+    pub seats: Vec<Option<Occupant>>,
+    pub sockets: Vec<Socket>,
+    /// The last event's number.
+    pub seq: u64,
+    /// In `relay`: the number up to which the store knows that they are used.
+    pub reserved: u64,
+    /// In `relay`: whether the shared state changed since it was written.
+    pub dirty: bool,
+    /// Changes handed to the log since the match was loaded.
+    pub sent: u64,
+    /// Changes that the log has committed.
+    pub written: u64,
+    /// What goes out once `written` has reached the number beside it.
+    pub pending: VecDeque<(u64, Output)>,
+    /// Outputs so far: a socket gets those after its own welcome.
+    outputs: u64,
+    pub history: History,
+    /// When it ended, or was last touched without a socket, in seconds of the clock.
+    pub idle_since: u32,
+    /// No longer the match: whoever holds it must load it anew.
+    pub retired: bool,
+}
+
+/// Who has a seat.
+pub(super) struct Occupant {
+    pub user: Option<UserId>,
+    pub display_name: String,
+    /// Resigned or timed out, and still in the list of players.
+    pub gone: bool,
+    /// Since when no socket holds the seat, in seconds of the clock.
+    pub absent_since: Option<u32>,
+    /// Applied commands: the client's id, and the number of the last event it made; both rise.
+    applied: VecDeque<(u64, u64)>,
+}
+
+/// A socket that is told.
+pub(super) struct Socket {
+    pub outbox: Arc<Outbox>,
+    pub viewer: Viewer,
+    pub session: SessionId,
+    /// Gets the outputs numbered above.
+    after_output: u64,
+}
+
+/// The latest events, encoded, for sockets that come back.
+#[derive(Default)]
+pub(super) struct History {
+    events: VecDeque<(u64, Audience, Arc<Frame>)>,
+    bytes: usize,
+    /// It holds all events with numbers above.
+    pub after: u64,
+}
+
+/// Something that somebody is to be told, or that is to be done, in order.
+pub(super) enum Output {
+    Broadcast { number: u64, audience: Audience, frame: Arc<Frame> },
+    To { outbox: Arc<Outbox>, frame: Arc<Frame> },
+    CloseAll(Close),
+    Done(oneshot::Sender<()>),
+}
+
+/// What was found of a command's id.
+pub(super) enum Earlier {
+    /// Not seen: it may be applied.
+    New,
+    /// It was applied; its last event's number.
+    Applied(u64),
+    /// Below the latest applied one, and not (or no longer known to be) applied.
+    Stale,
+}
+
+/// What a change adds to the log.
+#[derive(Default)]
+pub(super) struct Additions {
+    pub events: Vec<EventRecord>,
+    pub seats: Vec<(Seat, Option<UserId>)>,
+    pub at: Timestamp,
+}
+
+impl Occupant {
+    pub fn new(user: Option<UserId>, display_name: String, now: u32) -> Self {
+        let absent_since = Some(now);
+        Self { user, display_name, gone: false, absent_since, applied: VecDeque::new() }
+    }
+
+    pub fn earlier(&self, id: u64) -> Earlier {
+        if self.applied.back().is_none_or(|(last, _)| *last < id) {
+            return Earlier::New;
+        }
+        match self.applied.binary_search_by_key(&id, |(applied, _)| *applied) {
+            Ok(place) => Earlier::Applied(self.applied[place].1),
+            Err(_) => Earlier::Stale,
+        }
+    }
+
+    /// Notes that a command was applied, and forgets the oldest of more than `keep`.
+    pub fn remember(&mut self, id: u64, seq: u64, keep: usize) {
+        match self.applied.back_mut() {
+            Some((last, last_seq)) if *last == id => *last_seq = seq,
+            _ => self.applied.push_back((id, seq)),
+        }
+        if self.applied.len() > keep {
+            self.applied.pop_front();
+        }
+    }
+}
+
+impl Socket {
+    pub fn seat(&self) -> Option<Seat> {
+        match self.viewer {
+            Viewer::Seat(seat) => Some(seat),
+            Viewer::Spectator => None,
+        }
+    }
+}
+
+impl History {
+    fn push(&mut self, seq: u64, audience: Audience, frame: &Arc<Frame>) {
+        self.bytes += frame.bytes(crate::protocol::Codec::Json).len();
+        self.events.push_back((seq, audience, Arc::clone(frame)));
+        while self.events.len() > HISTORY_EVENTS_MAX || self.bytes > HISTORY_BYTES_MAX {
+            let Some((seq, _, frame)) = self.events.pop_front() else { break };
+            self.bytes -= frame.bytes(crate::protocol::Codec::Json).len();
+            self.after = seq;
+        }
+    }
+}
+
+impl Core {
+    pub fn new(record: MatchRecord, game: Box<dyn Game>, now: u32) -> Self {
+        let seats = (0..record.seats).map(|_| None).collect();
+        Self {
+            record,
+            game,
+            seats,
+            sockets: Vec::new(),
+            seq: 0,
+            reserved: 0,
+            dirty: false,
+            sent: 0,
+            written: 0,
+            pending: VecDeque::new(),
+            outputs: 0,
+            history: History::default(),
+            idle_since: now,
+            retired: false,
+        }
+    }
+
+    pub fn seat_of(&self, user: UserId) -> Option<Seat> {
+        let place = self.seats.iter().flatten_seats().find(|(_, o)| o.user == Some(user));
+        place.map(|(seat, _)| seat)
+    }
+
+    pub fn occupant(&mut self, seat: Seat) -> Option<&mut Occupant> {
+        self.seats.get_mut(seat.index())?.as_mut()
+    }
+
+    pub fn players(&self) -> Vec<Player> {
+        self.seats
+            .iter()
+            .flatten_seats()
+            .map(|(seat, occupant)| Player {
+                seat,
+                user: occupant.user,
+                display_name: occupant.display_name.clone(),
+                connected: occupant.absent_since.is_none(),
+            })
+            .collect()
+    }
+
+    /// Takes an event of the log, when the match is rebuilt.
+    pub fn replay(&mut self, record: &EventRecord, mode: Mode, now: u32) -> Result<(), String> {
+        if mode != Mode::Relay && record.seq != self.seq + 1 {
+            return Err(format!("follows {} in the log", self.seq));
+        }
+        self.seq = record.seq;
+        if record.structural {
+            let event = serde_json::from_str(&record.event).map_err(|error| error.to_string())?;
+            self.replay_structural(&event, record, mode, now);
+            return Ok(());
+        }
+        let event = serde_json::from_str(&record.event).map_err(|error| error.to_string())?;
+        self.game.apply(record.seat, event);
+        let occupant = record.seat.and_then(|seat| self.occupant(seat));
+        if let Some((occupant, id)) = occupant.zip(record.command_id) {
+            occupant.remember(id, record.seq, usize::MAX);
+        }
+        Ok(())
+    }
+
+    fn replay_structural(
+        &mut self,
+        event: &Structural,
+        record: &EventRecord,
+        mode: Mode,
+        now: u32,
+    ) {
+        match event {
+            Structural::Joined { seat, .. } => {
+                let name = record.display_name.clone().unwrap_or_else(|| NOBODY.into());
+                if let Some(place) = self.seats.get_mut(seat.index()) {
+                    *place = Some(Occupant::new(record.user, name, now));
+                }
+            }
+            Structural::Left { seat, reason } => {
+                self.vacate(*seat, self.record.state == MatchState::Open || mode == Mode::Relay);
+                if self.record.state == MatchState::Running {
+                    self.game.leave(*seat, *reason);
+                }
+            }
+            Structural::Started { .. } => self.record.state = MatchState::Running,
+            Structural::Ended(outcome) => {
+                self.record.state = MatchState::Ended;
+                self.record.outcome = Some(outcome.clone());
+                // The command that ended the match is acknowledged by the end's number.
+                let last = record.command_id.map(|id| (id, record.seq - 1));
+                let mut occupants = self.seats.iter_mut().flatten();
+                let author = occupants.find_map(|occupant| {
+                    occupant.applied.back_mut().filter(|applied| Some(**applied) == last)
+                });
+                if let Some((_, seq)) = author {
+                    *seq = record.seq;
+                }
+            }
+        }
+    }
+
+    /// A player is gone: the seat is `free` for others, or stays in the list.
+    pub fn vacate(&mut self, seat: Seat, free: bool) {
+        if free {
+            if let Some(place) = self.seats.get_mut(seat.index()) {
+                *place = None;
+            }
+            for socket in &mut self.sockets {
+                if socket.viewer == Viewer::Seat(seat) {
+                    socket.viewer = Viewer::Spectator;
+                }
+            }
+        } else if let Some(occupant) = self.occupant(seat) {
+            occupant.gone = true;
+        }
+    }
+
+    /// One of the engine's own events happens.
+    pub fn happen(&mut self, additions: &mut Additions, event: &Structural) {
+        self.seq += 1;
+        self.reserved = self.reserved.max(self.seq);
+        let user = match event {
+            Structural::Joined { who: Some(who), .. } => who.user,
+            _ => None,
+        };
+        additions.events.push(EventRecord {
+            seq: self.seq,
+            at: additions.at,
+            seat: event.seat(),
+            command_id: None,
+            user,
+            display_name: None,
+            structural: true,
+            event: event.to_log(),
+        });
+        self.announce(event.seat(), &event.to_wire(), Audience::Everyone);
+    }
+
+    /// An event of the game happens: the state changes and those who may know are told.
+    pub fn happen_in_game(&mut self, seat: Seat, event: &RawValue) {
+        self.seq += 1;
+        self.game.apply(Some(seat), event);
+        self.announce(Some(seat), event, self.game.audience(Some(seat), event));
+    }
+
+    fn announce(&mut self, seat: Option<Seat>, event: &RawValue, audience: Audience) {
+        let frame = Frame::message(&ServerMessage::Event { seq: self.seq, seat, event });
+        self.history.push(self.seq, audience, &frame);
+        self.broadcast(audience, frame);
+    }
+
+    /// The match is over, by a command or without one; [`Self::tell_end`] is to follow.
+    pub fn end(
+        &mut self,
+        additions: &mut Additions,
+        outcome: Outcome,
+        command_id: Option<u64>,
+        now: u32,
+    ) {
+        self.record.state = MatchState::Ended;
+        self.idle_since = now;
+        self.happen(additions, &Structural::Ended(outcome.clone()));
+        if let Some(event) = additions.events.last_mut() {
+            event.command_id = command_id;
+        }
+        self.record.outcome = Some(outcome);
+    }
+
+    /// Tells everyone how it ended, if it has.
+    pub fn tell_end(&mut self) {
+        if let Some(frame) = self.ended_frame() {
+            self.broadcast(Audience::Everyone, frame);
+        }
+    }
+
+    fn ended_frame(&self) -> Option<Arc<Frame>> {
+        let outcome = self.record.outcome.as_ref()?;
+        let ended = ServerMessage::Ended { seq: self.seq, outcome, ratings: None };
+        Some(Frame::message(&ended))
+    }
+
+    /// Tells `audience`, as it is connected when the output's turn has come.
+    pub fn broadcast(&mut self, audience: Audience, frame: Arc<Frame>) {
+        self.outputs += 1;
+        self.emit(Output::Broadcast { number: self.outputs, audience, frame });
+    }
+
+    /// Tells one socket.
+    pub fn reply(&mut self, outbox: &Arc<Outbox>, message: &ServerMessage<'_>) {
+        self.emit(Output::To { outbox: Arc::clone(outbox), frame: Frame::message(message) });
+    }
+
+    /// Comes once all changes up to now are committed.
+    pub fn when_committed(&mut self) -> oneshot::Receiver<()> {
+        let (sender, receiver) = oneshot::channel();
+        self.emit(Output::Done(sender));
+        receiver
+    }
+
+    /// Lets an output go in its turn: at once if all changes up to now are committed.
+    pub fn emit(&mut self, output: Output) {
+        if self.pending.is_empty() && self.written == self.sent {
+            self.deliver(output);
+        } else {
+            self.pending.push_back((self.sent, output));
+        }
+    }
+
+    /// The log has committed the changes up to `number`.
+    pub fn committed(&mut self, number: u64) {
+        self.written = self.written.max(number);
+        while self.pending.front().is_some_and(|(after, _)| *after <= self.written) {
+            if let Some((_, output)) = self.pending.pop_front() {
+                self.deliver(output);
+            }
+        }
+    }
+
+    fn deliver(&mut self, output: Output) {
+        match output {
+            Output::Broadcast { number, audience, frame } => {
+                for socket in &self.sockets {
+                    if socket.after_output < number && audience.includes(socket.viewer) {
+                        socket.outbox.push(&frame);
+                    }
+                }
+            }
+            Output::To { outbox, frame } => outbox.push(&frame),
+            Output::CloseAll(close) => self.close_all(close),
+            Output::Done(sender) => drop(sender.send(())),
+        }
+    }
+
+    /// Closes all sockets now, whatever waits.
+    pub fn close_all(&self, close: Close) {
+        for socket in &self.sockets {
+            socket.outbox.close(close);
+        }
+    }
+
+    /// Lets a socket in: its welcome, then the events after `after`, `older` ones first.
+    pub fn admit(
+        &mut self,
+        info: &GameInfo,
+        outbox: &Arc<Outbox>,
+        (viewer, session): (Viewer, SessionId),
+        after: Option<u64>,
+        older: &[EventRecord],
+    ) {
+        let seat = match viewer {
+            Viewer::Seat(seat) => Some(seat),
+            Viewer::Spectator => None,
+        };
+        if let Some(seat) = seat {
+            self.seat_connected(seat);
+        }
+        let applied = seat.and_then(|seat| self.occupant(seat)).map(|o| o.applied.back().copied());
+        let welcome = Frame::message(&ServerMessage::Welcome {
+            r#match: self.record.id,
+            game: &info.name,
+            mode: info.mode,
+            seat,
+            state: self.record.state,
+            players: &self.players(),
+            seq: self.seq,
+            view: &self.game.view(viewer),
+            resumed: after.is_some(),
+            last_id: applied.map(|last| last.map_or(0, |(id, _)| id)),
+        });
+        let missed = after.map(|after| self.missed(viewer, after, older)).unwrap_or_default();
+        for frame in std::iter::once(welcome).chain(missed).chain(self.ended_frame()) {
+            self.emit(Output::To { outbox: Arc::clone(outbox), frame });
+        }
+        let (outbox, after_output) = (Arc::clone(outbox), self.outputs);
+        self.sockets.push(Socket { outbox, viewer, session, after_output });
+    }
+
+    /// Who may be told of an event of the log.
+    pub fn audience(&self, record: &EventRecord, event: &RawValue) -> Audience {
+        if record.structural { Audience::Everyone } else { self.game.audience(record.seat, event) }
+    }
+
+    /// The events after `after` that `viewer` may see.
+    fn missed(&self, viewer: Viewer, after: u64, older: &[EventRecord]) -> Vec<Arc<Frame>> {
+        let older = older.iter().filter(|record| record.seq <= self.history.after);
+        let older = older.filter_map(|record| {
+            let event = wire_event(record).ok()?;
+            let audience = self.audience(record, &event);
+            let (seq, seat) = (record.seq, record.seat);
+            let frame = || Frame::message(&ServerMessage::Event { seq, seat, event: &event });
+            audience.includes(viewer).then(frame)
+        });
+        let recent = self.history.events.iter();
+        let recent = recent.filter(|(seq, audience, _)| *seq > after && audience.includes(viewer));
+        older.chain(recent.map(|(_, _, frame)| Arc::clone(frame))).collect()
+    }
+
+    /// A socket takes a seat: an older one of the same player makes room, or others are told.
+    fn seat_connected(&mut self, seat: Seat) {
+        let older = self.sockets.iter().position(|socket| socket.viewer == Viewer::Seat(seat));
+        if let Some(occupant) = self.occupant(seat) {
+            occupant.absent_since = None;
+        }
+        match older {
+            Some(place) => self.sockets.swap_remove(place).outbox.close(Close::REPLACED),
+            None => self.tell_presence(seat, true),
+        }
+    }
+
+    /// A socket went.
+    pub fn dismiss(&mut self, outbox: &Arc<Outbox>, now: u32) {
+        let place = self.sockets.iter().position(|socket| Arc::ptr_eq(&socket.outbox, outbox));
+        let Some(place) = place else { return };
+        let socket = self.sockets.swap_remove(place);
+        self.idle_since = self.idle_since.max(now);
+        if let Some(seat) = socket.seat() {
+            if let Some(occupant) = self.occupant(seat) {
+                occupant.absent_since = Some(now);
+            }
+            self.tell_presence(seat, false);
+        }
+    }
+
+    fn tell_presence(&mut self, seat: Seat, connected: bool) {
+        let presence = Frame::message(&ServerMessage::Presence { seat, connected });
+        self.broadcast(Audience::Everyone, presence);
+    }
+
+    /// The seat whose player has been away for longer than the grace period, if any. In a match
+    /// that is not `relay`, the time counts while somebody else waits.
+    pub fn overdue(&self, grace_seconds: u32, now: u32, mode: Mode) -> Option<Seat> {
+        let waited_for = mode == Mode::Relay || !self.sockets.is_empty();
+        if !waited_for || self.record.state == MatchState::Ended {
+            return None;
+        }
+        let mut seats = self.seats.iter().flatten_seats();
+        let overdue = seats.find(|(_, occupant)| {
+            let absent = occupant.absent_since.map(|since| now.saturating_sub(since));
+            !occupant.gone && absent.is_some_and(|seconds| seconds >= grace_seconds)
+        });
+        overdue.map(|(seat, _)| seat)
+    }
+
+    /// Everybody's grace begins anew.
+    pub fn restart_grace(&mut self, now: u32) {
+        for occupant in self.seats.iter_mut().flatten() {
+            occupant.absent_since = occupant.absent_since.map(|_| now);
+        }
+    }
+
+    /// Pings clients that were not heard for a while, and gives up those that do not answer.
+    pub fn ping_the_silent(&self, now: u32) {
+        let mut ping = None;
+        for socket in &self.sockets {
+            match now.saturating_sub(socket.outbox.heard()) {
+                SILENT_SECONDS_MAX.. => socket.outbox.close(Close::SILENT),
+                PING_AFTER_SECONDS.. => {
+                    let frame = ping.get_or_insert_with(|| Frame::control(OpCode::Ping, &[]));
+                    socket.outbox.push(frame);
+                }
+                _ => {}
+            }
+        }
+    }
+}
+
+/// Walks over the taken seats.
+trait FlattenSeats<'a> {
+    fn flatten_seats(self) -> impl Iterator<Item = (Seat, &'a Occupant)>;
+}
+
+impl<'a, I: Iterator<Item = &'a Option<Occupant>>> FlattenSeats<'a> for I {
+    fn flatten_seats(self) -> impl Iterator<Item = (Seat, &'a Occupant)> {
+        (0..).map(Seat).zip(self).filter_map(|(seat, place)| Some((seat, place.as_ref()?)))
+    }
+}

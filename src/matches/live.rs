@@ -1,0 +1,610 @@
+//! One match that is played on this node: who may do what, and what follows.
+//!
+//! A match is a state machine behind a lock, not a task: whoever brings a command runs it to the
+//! end, so a message costs no hand-over and an idle match costs its memory alone. The lock is never
+//! held across a wait. A change first gets its room in the log ([`Match::begin`]), so that what has
+//! changed here always reaches the store.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use serde_json::value::RawValue;
+use tokio::sync::{mpsc, oneshot};
+
+use super::clock::Clock;
+use super::core::{Additions, Core, Earlier, Occupant, Output, Socket};
+use super::event::{Structural, Who, wire_event};
+use super::log::{Entry, LogSender};
+use super::outbox::{Close, Outbox};
+use crate::games::{Game, GameInfo, Leaving, Mode, Outcome, Refusal, Seat, Viewer};
+use crate::ids::{MatchId, SessionId, Timestamp, UserId};
+use crate::protocol::{Frame, Problem, ServerMessage};
+use crate::store::{EventRecord, MatchChange, MatchRecord, MatchState, Visibility};
+
+/// Sockets that one match serves, spectators included.
+pub const SOCKETS_MAX: usize = 1024;
+/// Outputs that may wait for a commit; a command that finds more is refused as `overloaded`.
+const PENDING_MAX: usize = 1024;
+/// Events that one match may have: a runaway client fills no disk.
+const EVENTS_MAX: u64 = 1_000_000;
+/// Commands of a `relay` seat whose repetition is answered by the first one's `ack`.
+const RELAY_ACKS_MAX: usize = 256;
+/// Numbers that a `relay` match may use before it writes down that it has: after a crash it goes
+/// on above them, so that no number ever names two messages.
+const RELAY_RESERVE: u64 = 1 << 20;
+/// How long the sockets of an ended match stay open, in seconds.
+const ENDED_LINGER_SECONDS: u32 = 5;
+/// How long a match that nobody is connected to stays in memory, in seconds.
+const IDLE_SECONDS: u32 = 5;
+
+/// A match on this node.
+pub struct Match {
+    /// Its id.
+    pub id: MatchId,
+    info: GameInfo,
+    clock: Arc<Clock>,
+    log: LogSender,
+    core: Mutex<Core>,
+}
+
+/// Who connects.
+#[derive(Clone, Copy, Debug)]
+pub struct Caller {
+    /// The account.
+    pub user: UserId,
+    /// The sign-in: when it ends, its sockets are closed.
+    pub session: SessionId,
+}
+
+/// Why somebody is not in a match.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NotIn {
+    /// All seats are taken.
+    Full,
+    /// The match is over.
+    Ended,
+    /// The match is private and the caller not of it.
+    Hidden,
+    /// The caller has no seat.
+    NotSeated,
+    /// The log is full, or the match has too many sockets.
+    Overloaded,
+    /// It left memory: load it anew.
+    Retired,
+}
+
+/// A seat that was taken, or had been before.
+pub struct Joined {
+    /// Which one.
+    pub seat: Seat,
+    /// Comes once it is committed; `None`: the caller had it already.
+    pub committed: Option<oneshot::Receiver<()>>,
+}
+
+/// What became of an `attach`.
+pub enum Attach {
+    /// The socket is in; its welcome is on the way.
+    In(Attachment),
+    /// First the log's events with numbers above this one are needed.
+    NeedsLogAfter(u64),
+    /// It is not.
+    Not(NotIn),
+}
+
+/// What a match wants after a look at the clock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Upkeep {
+    /// To go on.
+    Keep,
+    /// To leave memory: it is retired, and all of it is in the store.
+    Unload,
+}
+
+/// A change under way: it has its room in the log, and is sent before the lock is given back.
+struct Change<'a> {
+    room: mpsc::Permit<'a, Entry>,
+    additions: Additions,
+}
+
+impl Match {
+    /// A match from its record and its log. An error says what of them makes no sense.
+    pub fn rebuild(
+        mut record: MatchRecord,
+        events: &[EventRecord],
+        info: GameInfo,
+        game: Box<dyn Game>,
+        clock: Arc<Clock>,
+        log: LogSender,
+    ) -> Result<Arc<Self>, String> {
+        let (id, now, relay) = (record.id, clock.now(), info.mode == Mode::Relay);
+        let (seq, state) = (record.seq, record.state);
+        (record.state, record.outcome) = (MatchState::Open, None);
+        let snapshot = record.snapshot.take().map(RawValue::from_string);
+        let mut core = Core::new(record, game, now);
+        for event in events {
+            core.replay(event, info.mode, now)
+                .map_err(|error| format!("event {}: {error}", event.seq))?;
+        }
+        if let Some(snapshot) = snapshot.transpose().map_err(|error| error.to_string())? {
+            core.game.restore(&snapshot);
+        }
+        // A relay's messages are numbered, but not in the log.
+        if (relay && core.seq > seq) || (!relay && core.seq != seq) || core.record.state != state {
+            return Err(format!("the log ends at {}, the match at {seq}", core.seq));
+        }
+        core.seq = seq;
+        core.reserved = seq;
+        core.history.after = seq;
+        Ok(Arc::new(Self { id, info, clock, log, core: Mutex::new(core) }))
+    }
+
+    /// Gives `user` the lowest free seat, and starts the match if it was the last one.
+    pub fn join(
+        self: &Arc<Self>,
+        user: UserId,
+        display_name: &str,
+        join_code: Option<&str>,
+    ) -> Result<Joined, NotIn> {
+        let mut core = self.lock()?;
+        if let Some(seat) = core.seat_of(user) {
+            return Ok(Joined { seat, committed: None });
+        }
+        let creator = core.seq == 0;
+        if core.record.visibility == Visibility::Private && !creator {
+            let codes = core.record.join_code.as_deref().zip(join_code);
+            codes.filter(|(code, given)| code == given).ok_or(NotIn::Hidden)?;
+        }
+        if core.record.state == MatchState::Ended {
+            return Err(NotIn::Ended);
+        }
+        let free = core.seats.iter().position(Option::is_none).ok_or(NotIn::Full)?;
+        let seat = Seat(u8::try_from(free).map_err(|_| NotIn::Full)?);
+        let mut change = self.begin(&mut core)?;
+        let now = self.clock.now();
+        core.seats[free] = Some(Occupant::new(Some(user), display_name.to_owned(), now));
+        change.additions.seats.push((seat, Some(user)));
+        let who = Some(Who { user: Some(user), display_name: display_name.to_owned() });
+        core.happen(&mut change.additions, &Structural::Joined { seat, who });
+        let ready = self.info.mode == Mode::Relay || core.seats.iter().all(Option::is_some);
+        if core.record.state == MatchState::Open && ready {
+            core.record.state = MatchState::Running;
+            let players = core.record.seats;
+            core.happen(&mut change.additions, &Structural::Started { players });
+            core.restart_grace(now);
+        }
+        core.idle_since = now;
+        let committed = core.when_committed();
+        self.send(&mut core, change);
+        Ok(Joined { seat, committed: Some(committed) })
+    }
+
+    /// Gives up the seat of `user`: an open match is left, a running one resigned. What is given
+    /// back comes once that is committed; it comes at once where the seat was given up before.
+    pub fn leave(self: &Arc<Self>, user: UserId) -> Result<oneshot::Receiver<()>, NotIn> {
+        let mut core = self.lock()?;
+        let seat = core.seat_of(user).ok_or(NotIn::NotSeated)?;
+        let gone = core.occupant(seat).is_some_and(|occupant| occupant.gone);
+        if core.record.state != MatchState::Ended && !gone {
+            self.give_up(&mut core, seat, Leaving::Resigned)?;
+        }
+        Ok(core.when_committed())
+    }
+
+    /// Ends a match that nobody has come back to.
+    pub fn abandon(self: &Arc<Self>) -> Result<(), NotIn> {
+        let mut core = self.lock()?;
+        if core.record.state != MatchState::Ended && core.sockets.is_empty() {
+            let mut change = self.begin(&mut core)?;
+            let outcome = nobody_wins("abandoned");
+            core.end(&mut change.additions, outcome, None, self.clock.now());
+            core.tell_end();
+            self.send(&mut core, change);
+        }
+        Ok(())
+    }
+
+    fn give_up(self: &Arc<Self>, core: &mut Core, seat: Seat, why: Leaving) -> Result<(), NotIn> {
+        let mut change = self.begin(core)?;
+        let relay = self.info.mode == Mode::Relay;
+        let running = core.record.state == MatchState::Running;
+        let free = relay || !running;
+        let reason = if free && why == Leaving::Resigned { Leaving::Left } else { why };
+        core.vacate(seat, free);
+        if free {
+            change.additions.seats.push((seat, None));
+        }
+        core.happen(&mut change.additions, &Structural::Left { seat, reason });
+        if running {
+            core.game.leave(seat, reason);
+        }
+        let outcome = if core.seats.iter().all(Option::is_none) {
+            Some(nobody_wins(if relay { "completed" } else { "abandoned" }))
+        } else {
+            core.game.outcome().filter(|_| running)
+        };
+        core.idle_since = self.clock.now();
+        if let Some(outcome) = outcome {
+            core.end(&mut change.additions, outcome, None, self.clock.now());
+            core.tell_end();
+        }
+        self.send(core, change);
+        Ok(())
+    }
+
+    /// Connects a socket. `older` holds the log's events from `after` on where an earlier call
+    /// asked for them.
+    pub fn attach(
+        self: &Arc<Self>,
+        caller: Caller,
+        outbox: &Arc<Outbox>,
+        after: Option<u64>,
+        older: &[EventRecord],
+    ) -> Attach {
+        let mut core = match self.lock() {
+            Ok(core) => core,
+            Err(not) => return Attach::Not(not),
+        };
+        let seat = core.seat_of(caller.user);
+        if seat.is_none() && core.record.visibility == Visibility::Private {
+            return Attach::Not(NotIn::Hidden);
+        }
+        if core.sockets.len() >= SOCKETS_MAX {
+            return Attach::Not(NotIn::Overloaded);
+        }
+        let mut after = after.filter(|after| *after <= core.seq);
+        if let Some(asked) = after.filter(|asked| *asked < core.history.after) {
+            let needed = asked + 1..=core.history.after;
+            let in_log = older.iter().map(|event| event.seq).take_while(|seq| needed.contains(seq));
+            if self.info.mode == Mode::Relay {
+                after = None;
+            } else if !in_log.eq(needed.clone()) {
+                return Attach::NeedsLogAfter(asked);
+            }
+        }
+        let now = self.clock.now();
+        core.idle_since = core.idle_since.max(now);
+        if core.sockets.is_empty() {
+            // Somebody waits again: the others' grace begins.
+            core.restart_grace(now);
+        }
+        let viewer = seat.map_or(Viewer::Spectator, Viewer::Seat);
+        core.admit(&self.info, outbox, (viewer, caller.session), after, older);
+        let (live, outbox) = (Arc::clone(self), Arc::clone(outbox));
+        Attach::In(Attachment { live, seat, user: caller.user, outbox })
+    }
+
+    /// Which seats a socket holds now, and the last event's number.
+    pub fn state(&self) -> (Vec<Seat>, u64) {
+        let core = self.lock_any();
+        (core.sockets.iter().filter_map(Socket::seat).collect(), core.seq)
+    }
+
+    /// Those of `records` that `user` may see, as clients are told.
+    pub fn visible(
+        &self,
+        user: UserId,
+        records: Vec<EventRecord>,
+    ) -> serde_json::Result<Vec<(EventRecord, Box<RawValue>)>> {
+        let core = self.lock_any();
+        let viewer = core.seat_of(user).map_or(Viewer::Spectator, Viewer::Seat);
+        let mut visible = Vec::with_capacity(records.len());
+        for record in records {
+            let event = wire_event(&record)?;
+            if core.audience(&record, &event).includes(viewer) {
+                visible.push((record, event));
+            }
+        }
+        Ok(visible)
+    }
+
+    /// Whether quick play may seat `user` here: open to all, with the game's own options, a seat
+    /// that is free or the user's, and somebody who waits or has just asked for it.
+    pub fn welcomes(&self, user: UserId) -> bool {
+        let Ok(core) = self.lock() else { return false };
+        let open = match core.record.state {
+            MatchState::Open => true,
+            MatchState::Running => self.info.mode == Mode::Relay,
+            MatchState::Ended => false,
+        };
+        let idle = self.clock.now().saturating_sub(core.idle_since);
+        open && (!core.sockets.is_empty() || idle <= IDLE_SECONDS)
+            && core.record.visibility == Visibility::Public
+            && core.record.options == "{}"
+            && (core.seats.iter().any(Option::is_none) || core.seat_of(user).is_some())
+    }
+
+    /// What its game is.
+    pub fn info(&self) -> &GameInfo {
+        &self.info
+    }
+
+    /// The log has committed the changes up to `number`: whoever waited for them is told.
+    pub fn committed(&self, number: u64) {
+        self.lock_any().committed(number);
+    }
+
+    /// Gives the match up: what was not committed is forgotten, sockets come back to another.
+    pub fn retire(&self) {
+        let mut core = self.lock_any();
+        core.retired = true;
+        core.pending.clear();
+        core.close_all(Close::COME_BACK);
+    }
+
+    /// Takes no more commands, writes what a crash would lose, and tells the sockets to come back;
+    /// what is given comes once all of it is committed.
+    pub fn drain(self: &Arc<Self>) -> Option<oneshot::Receiver<()>> {
+        let mut core = self.lock().ok()?;
+        if !self.put_away(&mut core) {
+            tracing::error!(r#match = %self.id, "the log is full: the shared state was not saved");
+        }
+        core.retired = true;
+        core.emit(Output::CloseAll(Close::COME_BACK));
+        Some(core.when_committed())
+    }
+
+    /// Closes the sockets of a session that has ended.
+    pub fn close_session(&self, session: SessionId) {
+        let core = self.lock_any();
+        for socket in core.sockets.iter().filter(|socket| socket.session == session) {
+            socket.outbox.close(Close::REVOKED);
+        }
+    }
+
+    /// A look at the clock, once a second: pings, grace, the end's linger, unloading.
+    pub fn upkeep(self: &Arc<Self>, grace_seconds: Option<u32>) -> Upkeep {
+        let Ok(mut core) = self.lock() else { return Upkeep::Unload };
+        let now = self.clock.now();
+        let grace_seconds = grace_seconds.unwrap_or(self.info.grace_seconds);
+        core.ping_the_silent(now);
+        if core.record.state == MatchState::Ended
+            && now.saturating_sub(core.idle_since) >= ENDED_LINGER_SECONDS
+        {
+            core.emit(Output::CloseAll(Close::OVER));
+        }
+        while let Some(seat) = core.overdue(grace_seconds, now, self.info.mode) {
+            if self.give_up(&mut core, seat, Leaving::Timeout).is_err() {
+                break;
+            }
+        }
+        if core.dirty {
+            self.save_relay(&mut core, RELAY_RESERVE);
+        }
+        let relay_waits = self.info.mode == Mode::Relay && core.seats.iter().any(Option::is_some);
+        let kept_seconds = if relay_waits { grace_seconds.max(IDLE_SECONDS) } else { IDLE_SECONDS };
+        let idle = core.sockets.is_empty()
+            && now.saturating_sub(core.idle_since) > kept_seconds
+            && self.put_away(&mut core)
+            && core.sent == core.written;
+        core.retired = idle;
+        if idle { Upkeep::Unload } else { Upkeep::Keep }
+    }
+
+    /// Whoever finds the match retired must load it anew.
+    fn lock(&self) -> Result<MutexGuard<'_, Core>, NotIn> {
+        Some(self.lock_any()).filter(|core| !core.retired).ok_or(NotIn::Retired)
+    }
+
+    fn lock_any(&self) -> MutexGuard<'_, Core> {
+        self.core.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Room in the log for one change, which must be sent.
+    fn begin(&self, core: &mut Core) -> Result<Change<'_>, NotIn> {
+        if core.pending.len() >= PENDING_MAX {
+            return Err(NotIn::Overloaded);
+        }
+        let room = self.log.try_reserve().map_err(|_| NotIn::Overloaded)?;
+        core.sent += 1;
+        let additions = Additions { at: Timestamp::now(), ..Additions::default() };
+        Ok(Change { room, additions })
+    }
+
+    fn send(self: &Arc<Self>, core: &mut Core, Change { room, additions }: Change<'_>) {
+        let relay = self.info.mode == Mode::Relay;
+        let new = additions.events.first().is_some_and(|event| event.seq == 1);
+        let change = MatchChange {
+            id: self.id,
+            create: new.then(|| Box::new(core.record.clone())),
+            events: additions.events,
+            seats: additions.seats,
+            state: core.record.state,
+            seq: if relay { core.reserved } else { core.seq },
+            outcome: core.record.outcome.clone(),
+            snapshot: core.game.snapshot().map(|json| json.get().into()),
+            at: additions.at,
+        };
+        core.dirty = false;
+        room.send(Entry { change, number: core.sent, origin: Arc::clone(self) });
+    }
+
+    /// Writes the exact last number of a `relay` match, so that it goes on there without a gap.
+    /// False: the log has no room.
+    fn put_away(self: &Arc<Self>, core: &mut Core) -> bool {
+        (core.reserved <= core.seq && !core.dirty) || self.save_relay(core, 0)
+    }
+
+    /// Writes the shared state, and `reserve` numbers more as used. False: the log has no room.
+    fn save_relay(self: &Arc<Self>, core: &mut Core, reserve: u64) -> bool {
+        let Ok(change) = self.begin(core) else { return false };
+        core.reserved = core.seq + reserve;
+        self.send(core, change);
+        true
+    }
+}
+
+fn nobody_wins(reason: &str) -> Outcome {
+    Outcome { winners: Vec::new(), draw: false, reason: reason.into() }
+}
+
+/// One socket's place in a match; dropping it leaves.
+pub struct Attachment {
+    live: Arc<Match>,
+    /// `None` for a spectator.
+    seat: Option<Seat>,
+    user: UserId,
+    outbox: Arc<Outbox>,
+}
+
+impl Attachment {
+    /// What is played.
+    pub fn info(&self) -> &GameInfo {
+        &self.live.info
+    }
+
+    /// Runs a command of this socket's player; the answer goes out by way of the outbox.
+    pub fn command(&self, id: u64, command: &RawValue) {
+        let mut core = self.live.lock_any();
+        if let Err(problem) = self.try_command(&mut core, id, command) {
+            core.reply(&self.outbox, &ServerMessage::Error { id: Some(id), problem: &problem });
+        }
+    }
+
+    /// Answers by an ack, unless there is a problem.
+    fn try_command(&self, core: &mut Core, id: u64, command: &RawValue) -> Result<(), Problem> {
+        let not_seated = || problem("not-seated", "you have no seat in this match");
+        let seat = self.seat.ok_or_else(not_seated)?;
+        let state = core.record.state;
+        let occupant = core.occupant(seat).filter(|occupant| occupant.user == Some(self.user));
+        let occupant = occupant.ok_or_else(not_seated)?;
+        match occupant.earlier(id) {
+            Earlier::New => {}
+            Earlier::Applied(seq) => {
+                self.ack(core, id, seq);
+                return Ok(());
+            }
+            Earlier::Stale => {
+                return Err(problem(
+                    "bad-command",
+                    "ids rise: this one is below the latest applied",
+                ));
+            }
+        }
+        if state != MatchState::Running {
+            return Err(problem("match-not-running", &format!("the match is {}", state.as_str())));
+        }
+        if occupant.gone {
+            return Err(problem("not-seated", "you gave this seat up"));
+        }
+        if core.retired {
+            return Err(problem("overloaded", "the match moves: come back with after"));
+        }
+        let events = core.game.decide(seat, command).map_err(refused)?;
+        if self.live.info.mode == Mode::Relay {
+            self.pass_on(core, seat, id, &events)
+        } else {
+            self.apply_durably(core, seat, id, events)
+        }
+    }
+
+    /// `seq` is the number of the last event that followed from the command.
+    fn ack(&self, core: &mut Core, id: u64, seq: u64) {
+        core.reply(&self.outbox, &ServerMessage::Ack { id, seq });
+    }
+
+    /// The events are in the log before anyone is told.
+    fn apply_durably(
+        &self,
+        core: &mut Core,
+        seat: Seat,
+        id: u64,
+        events: Vec<Box<RawValue>>,
+    ) -> Result<(), Problem> {
+        if core.seq >= EVENTS_MAX {
+            return Err(problem("illegal-move", "the match has a million events: that is enough"));
+        }
+        let mut change = self.live.begin(core).map_err(|_| overloaded())?;
+        let at = change.additions.at;
+        for event in events {
+            core.happen_in_game(seat, &event);
+            change.additions.events.push(EventRecord {
+                seq: core.seq,
+                at,
+                seat: Some(seat),
+                command_id: Some(id),
+                user: None,
+                display_name: None,
+                structural: false,
+                event: Box::<str>::from(event).into_string(),
+            });
+        }
+        if let Some(outcome) = core.game.outcome() {
+            core.end(&mut change.additions, outcome, Some(id), self.live.clock.now());
+        }
+        let seq = core.seq;
+        if let Some(occupant) = core.occupant(seat) {
+            occupant.remember(id, seq, usize::MAX);
+        }
+        self.ack(core, id, seq);
+        core.tell_end();
+        self.live.send(core, change);
+        Ok(())
+    }
+
+    /// A `relay` game's messages go out at once and are not stored.
+    fn pass_on(
+        &self,
+        core: &mut Core,
+        seat: Seat,
+        id: u64,
+        events: &[Box<RawValue>],
+    ) -> Result<(), Problem> {
+        let reserved = core.reserved > core.seq || self.live.save_relay(core, RELAY_RESERVE);
+        if !reserved || core.pending.len() >= PENDING_MAX {
+            return Err(overloaded());
+        }
+        for event in events {
+            core.happen_in_game(seat, event);
+        }
+        core.dirty |= core.game.snapshot_changed();
+        let seq = core.seq;
+        if let Some(occupant) = core.occupant(seat) {
+            occupant.remember(id, seq, RELAY_ACKS_MAX);
+        }
+        self.ack(core, id, seq);
+        Ok(())
+    }
+
+    /// A line for everyone.
+    pub fn chat(&self, text: &str) {
+        let (seat, user, at) = (self.seat, self.user, Timestamp::now());
+        let frame = Frame::message(&ServerMessage::Chat { seat, user, text, at });
+        self.live.lock_any().broadcast(crate::games::Audience::Everyone, frame);
+    }
+
+    /// Something for this socket alone, in its place among all others.
+    pub fn reply(&self, message: &ServerMessage<'_>) {
+        self.live.lock_any().reply(&self.outbox, message);
+    }
+}
+
+impl Drop for Attachment {
+    fn drop(&mut self) {
+        self.live.lock_any().dismiss(&self.outbox, self.live.clock.now());
+    }
+}
+
+/// The problem of a refused message: `word` is one of those that `docs/protocol.md` lists.
+pub fn problem(word: &str, detail: &str) -> Problem {
+    let (title, status) = match word {
+        "not-your-turn" => ("It is not your turn", 409),
+        "illegal-move" => ("The rules forbid this move", 409),
+        "match-not-running" => ("The match is not running", 409),
+        "not-seated" => ("You have no seat", 403),
+        "rate-limited" => ("Too many messages", 429),
+        "overloaded" => ("The server is busy", 503),
+        _ => ("This is not a command", 400),
+    };
+    Problem::new(word, title, status, Some(detail.to_owned()))
+}
+
+fn overloaded() -> Problem {
+    problem("overloaded", "too many moves wait to be stored: send it again")
+}
+
+fn refused(refusal: Refusal) -> Problem {
+    match refusal {
+        Refusal::NotYourTurn => problem("not-your-turn", "another seat is to move"),
+        Refusal::IllegalMove(detail) => problem("illegal-move", &detail),
+        Refusal::BadCommand(detail) => problem("bad-command", &detail),
+    }
+}

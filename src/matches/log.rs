@@ -1,0 +1,84 @@
+//! The durable log: all events of all matches that wait at the same moment are one commit.
+//!
+//! One task takes what has gathered while the last commit ran, writes it, and tells each match how
+//! far it has come; only then does a match tell anyone of the events ([`super::live`]). While the
+//! store is away the task keeps trying: nothing is dropped, matches stand still.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+
+use super::live::Match;
+use crate::store::{MatchChange, Store, StoreError};
+
+/// Changes that may wait; a command that finds no room is refused as `overloaded`.
+pub const LOG_QUEUE_MAX: usize = 16 * 1024;
+/// Changes in one commit at most.
+const BATCH_MAX: usize = 4096;
+/// The pause after a failed commit, doubled each time up to [`RETRY_MAX`].
+const RETRY_FIRST: Duration = Duration::from_millis(20);
+/// The longest pause between tries.
+const RETRY_MAX: Duration = Duration::from_secs(1);
+
+/// A change on its way, and the match that waits for it.
+pub struct Entry {
+    pub(super) change: MatchChange,
+    /// Which one of its match it is, counted from 1 since the match was loaded.
+    pub(super) number: u64,
+    pub(super) origin: Arc<Match>,
+}
+
+/// The queue's near end.
+pub type LogSender = mpsc::Sender<Entry>;
+
+/// Starts the task. It ends once all senders are gone and all that was sent is written.
+pub fn start(store: Arc<Store>) -> LogSender {
+    let (sender, queue) = mpsc::channel(LOG_QUEUE_MAX);
+    tokio::spawn(run(store, queue));
+    sender
+}
+
+async fn run(store: Arc<Store>, mut queue: mpsc::Receiver<Entry>) {
+    let mut entries = Vec::new();
+    while queue.recv_many(&mut entries, BATCH_MAX).await > 0 {
+        let (changes, waiting): (Vec<_>, Vec<_>) =
+            entries.drain(..).map(|entry| (entry.change, (entry.origin, entry.number))).unzip();
+        let changes = Arc::new(changes);
+        if commit(&store, &changes).await.is_ok() {
+            for (origin, number) in waiting {
+                origin.committed(number);
+            }
+        } else {
+            one_by_one(&store, &changes, waiting).await;
+        }
+    }
+}
+
+/// A batch that holds a contradiction is taken apart, so that it stops one match and no other.
+async fn one_by_one(store: &Store, changes: &[MatchChange], waiting: Vec<(Arc<Match>, u64)>) {
+    for (change, (origin, number)) in changes.iter().zip(waiting) {
+        match commit(store, &Arc::new(vec![change.clone()])).await {
+            Ok(()) => origin.committed(number),
+            Err(error) => {
+                tracing::error!(r#match = %origin.id, %error, "the match's log was refused");
+                origin.retire();
+            }
+        }
+    }
+}
+
+/// Writes until the store takes it. An error means that it never will.
+async fn commit(store: &Store, changes: &Arc<Vec<MatchChange>>) -> Result<(), StoreError> {
+    let mut pause = RETRY_FIRST;
+    loop {
+        match store.append(Arc::clone(changes)).await {
+            Err(error @ (StoreError::Unavailable(_) | StoreError::Busy)) => {
+                tracing::error!(%error, changes = changes.len(), "commit failed, trying again");
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(RETRY_MAX);
+            }
+            answer => return answer,
+        }
+    }
+}

@@ -1,0 +1,494 @@
+//! Runs games: which matches are in this node's memory, how they come and how they go.
+//!
+//! - [`live`]: one match: who may do what, and what follows ([`core`]: its state and its order)
+//! - [`log`]: the durable log and its group commit
+//! - [`outbox`]: what waits to be written to a socket
+//! - [`event`]: the engine's own events
+//! - [`clock`]: seconds, for grace and silence
+//!
+//! The [`Registry`] loads a match when it is first asked for and lets it go when nobody is
+//! connected to it; the store has all of it, so memory holds what is played and no more.
+
+mod clock;
+mod core;
+pub mod event;
+mod live;
+mod log;
+mod outbox;
+
+pub use clock::Clock;
+pub use live::{Attach, Attachment, Caller, Joined, Match, NotIn, problem};
+pub use outbox::{Close, Outbox};
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use serde_json::value::RawValue;
+use serde_json::{Map, Value};
+use thiserror::Error;
+use tokio::sync::{OnceCell, oneshot};
+
+use self::live::Upkeep;
+use self::log::LogSender;
+use crate::auth::secrets::random_bytes;
+use crate::games::{BadOption, Catalog, GameType, Seat, setup};
+use crate::ids::{MatchId, SessionId, Timestamp, UserId};
+use crate::protocol::Player;
+use crate::store::{
+    EventRecord, MatchRecord, MatchState, PlayerRecord, Store, StoreError, UserRecord, Visibility,
+};
+
+/// Matches in memory at most; more are refused.
+pub const MATCHES_MAX: usize = 200_000;
+/// Events read from the log in one call while a match is rebuilt.
+const REBUILD_PAGE: u32 = 10_000;
+/// How often [`Registry::upkeep`] is to be called.
+pub const UPKEEP_INTERVAL: Duration = Duration::from_secs(1);
+/// How often matches that nobody came back to are looked for.
+const SWEEP_INTERVAL_SECONDS: u32 = 60;
+/// Matches ended in one sweep at most.
+const SWEEP_MAX: u32 = 200;
+/// An open public match that nothing happened in for so long is ended.
+const OPEN_ABANDONED_AFTER: Duration = Duration::from_secs(10 * 60);
+/// A running or private match that nothing happened in for so long is ended.
+const ABANDONED_AFTER: Duration = Duration::from_secs(24 * 60 * 60);
+/// Tries to catch a match that leaves memory at the moment that it is asked for.
+const RELOADS_MAX: usize = 8;
+/// Letters of join codes: none looks like another. 32 of them: each is worth 5 bits.
+const JOIN_CODE_LETTERS: &[u8; 32] = b"ABCDEFGHJKLMNPQRSTUVWXYZ23456789";
+/// Letters in a join code: 50 bits.
+const JOIN_CODE_LENGTH: usize = 10;
+
+/// Why a match is not to be had.
+#[derive(Debug, Error)]
+pub enum MatchError {
+    /// There is none, or the caller may not know of it.
+    #[error("there is no such match")]
+    Unknown,
+    /// There is no such game.
+    #[error("there is no game {0:?}")]
+    UnknownGame(String),
+    /// The game does not take an option.
+    #[error("option {}: {}", .0.field, .0.detail)]
+    BadOption(BadOption),
+    /// See [`NotIn`].
+    #[error("not in: {0:?}")]
+    NotIn(NotIn),
+    /// This node is draining, or full.
+    #[error("this server takes no new matches now")]
+    Unavailable,
+    /// Its game, or the version that it began with, is not installed here.
+    #[error("game {0} is not installed")]
+    GameGone(String),
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl From<NotIn> for MatchError {
+    fn from(not: NotIn) -> Self {
+        match not {
+            NotIn::Hidden => Self::Unknown,
+            not => Self::NotIn(not),
+        }
+    }
+}
+
+/// What a match is created with.
+#[derive(Clone, Debug, Default)]
+pub struct NewMatch {
+    /// The game's name.
+    pub game: String,
+    /// Who may know of it.
+    pub visibility: Visibility,
+    /// A JSON object; `players` and the game's own.
+    pub options: Map<String, Value>,
+}
+
+/// A part of a match's log.
+pub struct EventPage {
+    /// The events, with what clients are told of each.
+    pub events: Vec<(EventRecord, Box<RawValue>)>,
+    /// The last one's number, if there are more.
+    pub next: Option<u64>,
+}
+
+/// Whether `viewer` may know of a match.
+pub fn may_know(record: &MatchRecord, viewer: UserId) -> bool {
+    record.visibility == Visibility::Public
+        || record.players.iter().any(|player| player.user == Some(viewer))
+}
+
+/// A match's players as others see them.
+pub fn players_of(record: &MatchRecord, connected: &[Seat]) -> Vec<Player> {
+    let player = |player: &PlayerRecord| Player {
+        seat: player.seat,
+        user: player.user,
+        display_name: player.display_name.clone().unwrap_or_else(|| event::NOBODY.into()),
+        connected: connected.contains(&player.seat),
+    };
+    record.players.iter().map(player).collect()
+}
+
+/// The matches of this node.
+pub struct Registry {
+    store: Arc<Store>,
+    catalog: Arc<Catalog>,
+    log: LogSender,
+    /// What all matches and sockets count time with.
+    pub clock: Arc<Clock>,
+    /// In place of each game's own grace period.
+    grace_seconds: Option<u32>,
+    draining: AtomicBool,
+    slots: Mutex<HashMap<MatchId, Slot>>,
+    /// Two who ask at the same moment are to meet, so quick play takes one at a time.
+    quick_play: tokio::sync::Mutex<()>,
+}
+
+type Slot = Arc<OnceCell<Arc<Match>>>;
+
+impl Registry {
+    /// An empty one, and the task that writes its log; the task ends with the registry.
+    pub fn start(
+        store: Arc<Store>,
+        catalog: Arc<Catalog>,
+        grace_seconds: Option<u32>,
+    ) -> Arc<Self> {
+        let log = log::start(Arc::clone(&store));
+        Arc::new(Self {
+            store,
+            catalog,
+            log,
+            clock: Arc::new(Clock::new()),
+            grace_seconds,
+            draining: AtomicBool::new(false),
+            slots: Mutex::default(),
+            quick_play: tokio::sync::Mutex::default(),
+        })
+    }
+
+    /// The games there are.
+    pub fn catalog(&self) -> &Catalog {
+        &self.catalog
+    }
+
+    /// Makes a match with `creator` on seat 0; gives back once it is committed.
+    pub async fn create(
+        &self,
+        new: NewMatch,
+        creator: &UserRecord,
+    ) -> Result<Arc<Match>, MatchError> {
+        if self.draining.load(Ordering::Relaxed) || self.slots().len() >= MATCHES_MAX {
+            return Err(MatchError::Unavailable);
+        }
+        let game_type = self.game_type(&new.game)?;
+        let info = game_type.info();
+        let options = Value::Object(new.options.clone()).to_string();
+        let seed = u64::from_ne_bytes(random_bytes());
+        let setup = setup(info, new.options, seed).map_err(MatchError::BadOption)?;
+        let game = game_type.start(&setup).map_err(MatchError::BadOption)?;
+        let record = MatchRecord {
+            id: MatchId::new(),
+            game: info.name.clone(),
+            game_version: info.version.clone(),
+            seed,
+            options,
+            seats: setup.players,
+            state: MatchState::Open,
+            visibility: new.visibility,
+            join_code: (new.visibility == Visibility::Private).then(join_code),
+            created_at: Timestamp::now(),
+            seq: 0,
+            outcome: None,
+            snapshot: None,
+            players: Vec::new(),
+        };
+        let live = self.to_live(record, &[], game_type, game)?;
+        let slot = OnceCell::new_with(Some(Arc::clone(&live)));
+        self.slots().insert(live.id, Arc::new(slot));
+        let joined = live.join(creator.id, &creator.display_name, None)?;
+        committed(joined.committed).await?;
+        Ok(live)
+    }
+
+    /// The match, from memory or rebuilt from the store.
+    pub async fn load(&self, id: MatchId) -> Result<Arc<Match>, MatchError> {
+        let slot = {
+            let mut slots = self.slots();
+            if slots.len() >= MATCHES_MAX && !slots.contains_key(&id) {
+                return Err(MatchError::Unavailable);
+            }
+            Arc::clone(slots.entry(id).or_default())
+        };
+        let loaded = slot.get_or_try_init(|| self.rebuild(id)).await.cloned();
+        if loaded.is_err() {
+            self.slots().retain(|other, slot| *other != id || slot.initialized());
+        }
+        loaded
+    }
+
+    /// Runs `act` on the match, again if it has just left memory.
+    pub async fn with_match<T>(
+        &self,
+        id: MatchId,
+        mut act: impl FnMut(&Arc<Match>) -> Result<T, NotIn>,
+    ) -> Result<T, MatchError> {
+        for _ in 0..RELOADS_MAX {
+            let live = self.load(id).await?;
+            match act(&live) {
+                Err(NotIn::Retired) => self.forget(&live),
+                answer => return Ok(answer?),
+            }
+        }
+        Err(MatchError::Unavailable)
+    }
+
+    /// Seats `user`; gives the seat, and whether it is new, once it is committed.
+    pub async fn join(
+        &self,
+        id: MatchId,
+        user: &UserRecord,
+        join_code: Option<&str>,
+    ) -> Result<(Seat, bool), MatchError> {
+        let join = |live: &Arc<Match>| live.join(user.id, &user.display_name, join_code);
+        let joined = self.with_match(id, join).await?;
+        let new = joined.committed.is_some();
+        committed(joined.committed).await?;
+        Ok((joined.seat, new))
+    }
+
+    /// Gives up the seat of `user`; gives back once it is committed.
+    pub async fn leave(&self, id: MatchId, user: UserId) -> Result<(), MatchError> {
+        let left = self.with_match(id, |live| live.leave(user)).await?;
+        committed(Some(left)).await
+    }
+
+    /// Connects a socket to a match.
+    pub async fn attach(
+        &self,
+        id: MatchId,
+        caller: Caller,
+        outbox: &Arc<Outbox>,
+        after: Option<u64>,
+    ) -> Result<Attachment, MatchError> {
+        let mut older = Vec::new();
+        for _ in 0..RELOADS_MAX {
+            let attach = |live: &Arc<Match>| match live.attach(caller, outbox, after, &older) {
+                Attach::Not(not) => Err(not),
+                answer => Ok(answer),
+            };
+            match self.with_match(id, attach).await? {
+                Attach::In(attachment) => return Ok(attachment),
+                Attach::NeedsLogAfter(after) => older = self.log_of(id, after).await?,
+                Attach::Not(not) => return Err(not.into()),
+            }
+        }
+        Err(MatchError::Unavailable)
+    }
+
+    /// Finds an open match of `game` for `user`, or opens one; gives it once the seat is
+    /// committed.
+    pub async fn quick_play(&self, game: &str, user: &UserRecord) -> Result<MatchId, MatchError> {
+        self.game_type(game)?;
+        let _one_at_a_time = self.quick_play.lock().await;
+        let mut candidates: Vec<Arc<Match>> = {
+            let slots = self.slots();
+            let loaded = slots.values().filter_map(|slot| slot.get());
+            loaded
+                .filter(|live| live.info().name == game && live.welcomes(user.id))
+                .cloned()
+                .collect()
+        };
+        candidates.sort_by_key(|live| live.id);
+        for live in candidates {
+            if let Ok(joined) = live.join(user.id, &user.display_name, None) {
+                committed(joined.committed).await?;
+                return Ok(live.id);
+            }
+        }
+        let new = NewMatch { game: game.into(), ..NewMatch::default() };
+        Ok(self.create(new, user).await?.id)
+    }
+
+    /// Which seats of a match are connected, and its last event's number; `None` if it is not in
+    /// memory: the store has it all then.
+    pub fn live_state(&self, id: MatchId) -> Option<(Vec<Seat>, u64)> {
+        let slot = self.slots().get(&id).cloned()?;
+        slot.get().map(|live| live.state())
+    }
+
+    /// Matches in memory.
+    pub fn matches_loaded(&self) -> usize {
+        self.slots().len()
+    }
+
+    /// The events after `after` that `viewer` may see, of up to `limit` of the log.
+    pub async fn events(
+        &self,
+        record: &MatchRecord,
+        viewer: UserId,
+        after: u64,
+        limit: u32,
+    ) -> Result<EventPage, MatchError> {
+        let records = self.store.events(record.id, after, limit + 1).await?;
+        let more = records.len() > limit as usize;
+        let records: Vec<_> = records.into_iter().take(limit as usize).collect();
+        let next = records.last().filter(|_| more).map(|last| last.seq);
+        let events = self
+            .load(record.id)
+            .await?
+            .visible(viewer, records)
+            .map_err(|error| StoreError::Corrupt(format!("match {}: {error}", record.id)))?;
+        Ok(EventPage { events, next })
+    }
+
+    /// Gives up all seats of `user` in the matches in memory, which are given back: they know the
+    /// user's name until they are [reloaded](Self::reload).
+    pub async fn leave_all(&self, user: UserId) -> Vec<Arc<Match>> {
+        let mut left = Vec::new();
+        for live in self.loaded() {
+            if let Ok(committed) = live.leave(user) {
+                // An error: the match was given up, so nothing is remembered either.
+                let _ = committed.await;
+                left.push(live);
+            }
+        }
+        left
+    }
+
+    /// Takes matches out of memory; their sockets come back to what the store has of them.
+    pub async fn reload(&self, matches: &[Arc<Match>]) {
+        for live in matches {
+            if let Some(put_away) = live.drain() {
+                let _ = put_away.await;
+            }
+            self.forget(live);
+        }
+    }
+
+    /// The rules of a game.
+    pub fn game_type(&self, name: &str) -> Result<&Arc<dyn GameType>, MatchError> {
+        self.catalog.find(name).ok_or_else(|| MatchError::UnknownGame(name.into()))
+    }
+
+    /// Closes the sockets of sessions that have ended.
+    pub fn close_sessions(&self, sessions: &[SessionId]) {
+        for live in self.loaded() {
+            for session in sessions {
+                live.close_session(*session);
+            }
+        }
+    }
+
+    /// Moves the clock on and looks after all matches; for a task that calls it once a second.
+    pub async fn upkeep(&self) {
+        self.clock.advance();
+        for live in self.loaded() {
+            if live.upkeep(self.grace_seconds) == Upkeep::Unload {
+                self.forget(&live);
+            }
+        }
+        if self.clock.now() % SWEEP_INTERVAL_SECONDS == SWEEP_INTERVAL_SECONDS - 1
+            && let Err(error) = self.sweep().await
+        {
+            tracing::warn!(%error, "abandoned matches could not be looked for");
+        }
+    }
+
+    async fn sweep(&self) -> Result<(), MatchError> {
+        let now = Timestamp::now();
+        let (open, other) = (now.minus(OPEN_ABANDONED_AFTER), now.minus(ABANDONED_AFTER));
+        for id in self.store.stale_matches(open, other, SWEEP_MAX).await? {
+            match self.with_match(id, Match::abandon).await {
+                Ok(()) => {}
+                Err(error) => tracing::warn!(r#match = %id, %error, "could not be ended"),
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes no new matches, tells all sockets to come back, and waits until all that was
+    /// acknowledged, or will be, is committed.
+    pub async fn drain(&self) {
+        self.draining.store(true, Ordering::Relaxed);
+        let waits: Vec<_> = self.loaded().iter().filter_map(Match::drain).collect();
+        for wait in waits {
+            // An error: the match was given up, and its sockets know.
+            let _ = wait.await;
+        }
+    }
+
+    async fn rebuild(&self, id: MatchId) -> Result<Arc<Match>, MatchError> {
+        let record = self.store.match_record(id).await?.ok_or(MatchError::Unknown)?;
+        let gone = || MatchError::GameGone(format!("{} {}", record.game, record.game_version));
+        let game_type = self.catalog.find(&record.game).ok_or_else(gone)?;
+        if game_type.info().version != record.game_version {
+            return Err(gone());
+        }
+        let corrupt = |what: String| StoreError::Corrupt(format!("match {id}: {what}"));
+        let options = serde_json::from_str(&record.options).map_err(|e| corrupt(e.to_string()))?;
+        let game = setup(game_type.info(), options, record.seed)
+            .and_then(|setup| game_type.start(&setup))
+            .map_err(|bad| corrupt(format!("option {}: {}", bad.field, bad.detail)))?;
+        let events = self.log_of(id, 0).await?;
+        self.to_live(record, &events, game_type, game)
+    }
+
+    fn to_live(
+        &self,
+        record: MatchRecord,
+        events: &[EventRecord],
+        game_type: &Arc<dyn GameType>,
+        game: Box<dyn crate::games::Game>,
+    ) -> Result<Arc<Match>, MatchError> {
+        let (id, info) = (record.id, game_type.info().clone());
+        Match::rebuild(record, events, info, game, Arc::clone(&self.clock), self.log.clone())
+            .map_err(|what| StoreError::Corrupt(format!("match {id}: {what}")).into())
+    }
+
+    /// All of a match's log after `after`.
+    async fn log_of(&self, id: MatchId, after: u64) -> Result<Vec<EventRecord>, StoreError> {
+        let mut events: Vec<EventRecord> = Vec::new();
+        loop {
+            let last = events.last().map_or(after, |event| event.seq);
+            let page = self.store.events(id, last, REBUILD_PAGE).await?;
+            let whole = page.len() < REBUILD_PAGE as usize;
+            events.extend(page);
+            if whole {
+                return Ok(events);
+            }
+        }
+    }
+
+    fn loaded(&self) -> Vec<Arc<Match>> {
+        self.slots().values().filter_map(|slot| slot.get().cloned()).collect()
+    }
+
+    /// Lets a retired match go, unless another has taken its place.
+    fn forget(&self, live: &Arc<Match>) {
+        let mut slots = self.slots();
+        let current = slots.get(&live.id).and_then(|slot| slot.get());
+        if current.is_some_and(|current| Arc::ptr_eq(current, live)) {
+            slots.remove(&live.id);
+        }
+    }
+
+    fn slots(&self) -> MutexGuard<'_, HashMap<MatchId, Slot>> {
+        self.slots.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Waits for a commit; the match is given up where none comes.
+async fn committed(commit: Option<oneshot::Receiver<()>>) -> Result<(), MatchError> {
+    match commit {
+        Some(commit) => commit.await.map_err(|_| MatchError::Unavailable),
+        None => Ok(()),
+    }
+}
+
+fn join_code() -> String {
+    let bytes: [u8; JOIN_CODE_LENGTH] = random_bytes();
+    bytes.iter().map(|byte| char::from(JOIN_CODE_LETTERS[usize::from(byte % 32)])).collect()
+}

@@ -1,0 +1,94 @@
+//! The admin listener: health, readiness and figures. Not for players.
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::Method;
+use hyper::header::{CONTENT_TYPE, HeaderValue};
+
+use crate::http::Http;
+use crate::http::problem::Refusal;
+use crate::http::server::{Connection, Handler, Request, Response};
+use crate::matches::Registry;
+use crate::store::Store;
+
+/// What the admin listener answers from.
+pub struct Admin {
+    store: Arc<Store>,
+    registry: Arc<Registry>,
+    http: Arc<Http>,
+    draining: AtomicBool,
+    started: Instant,
+}
+
+/// Prometheus' text format.
+const METRICS_TYPE: HeaderValue = HeaderValue::from_static("text/plain; version=0.0.4");
+const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
+
+impl Admin {
+    /// For these rooms.
+    pub fn new(store: Arc<Store>, registry: Arc<Registry>, http: Arc<Http>) -> Arc<Self> {
+        Arc::new(Self {
+            store,
+            registry,
+            http,
+            draining: AtomicBool::new(false),
+            started: Instant::now(),
+        })
+    }
+
+    /// Not ready any more, for good.
+    pub fn start_drain(&self) {
+        self.draining.store(true, Ordering::Relaxed);
+    }
+
+    async fn readiness(&self) -> Response {
+        if self.draining.load(Ordering::Relaxed) {
+            return Refusal::unavailable("draining").into_response();
+        }
+        match self.store.ping().await {
+            Ok(()) => text(TEXT, "ready\n"),
+            Err(error) => Refusal::from(error).into_response(),
+        }
+    }
+
+    fn metrics(&self) -> String {
+        let mut text = String::new();
+        let mut metric = |name: &str, kind: &str, help: &str, value: u64| {
+            let _ = write!(text, "# HELP {name} {help}\n# TYPE {name} {kind}\n{name} {value}\n");
+        };
+        let (sockets, matches) = (self.http.sockets(), self.registry.matches_loaded() as u64);
+        metric("gameserver_sockets", "gauge", "WebSockets that are open.", sockets);
+        metric("gameserver_matches_loaded", "gauge", "Matches in memory.", matches);
+        let requests = self.http.requests();
+        metric("gameserver_http_requests_total", "counter", "Requests answered.", requests);
+        let uptime = self.started.elapsed().as_secs();
+        metric("gameserver_uptime_seconds", "gauge", "Seconds since the start.", uptime);
+        text
+    }
+}
+
+impl Handler for Admin {
+    async fn handle(self: Arc<Self>, request: Request, _: Arc<Connection>) -> Response {
+        let known = ["/healthz", "/readyz", "/metrics"].contains(&request.uri().path());
+        if known && ![Method::GET, Method::HEAD].contains(request.method()) {
+            return Refusal::method_not_allowed("GET, HEAD").into_response();
+        }
+        match request.uri().path() {
+            "/healthz" => text(TEXT, "alive\n"),
+            "/readyz" => self.readiness().await,
+            "/metrics" => text(METRICS_TYPE, &self.metrics()),
+            _ => Refusal::not_found("address").into_response(),
+        }
+    }
+}
+
+fn text(content_type: HeaderValue, body: &str) -> Response {
+    let mut response = Response::new(Full::new(Bytes::copy_from_slice(body.as_bytes())));
+    response.headers_mut().insert(CONTENT_TYPE, content_type);
+    response
+}

@@ -1,0 +1,265 @@
+//! Puts the rooms together, and owns the order in which they start and drain.
+//!
+//! Start: settings, the data directory and its lock, keys, store, the rooms, and last the
+//! listeners: whoever connects finds all of it. Drain: not ready, no new connections and matches,
+//! sockets told to come back, all that was acknowledged written, then the end; a second signal
+//! aborts.
+
+use std::fs::{self, File};
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use thiserror::Error;
+use tokio::net::TcpListener;
+use tokio::time::{MissedTickBehavior, interval, timeout};
+
+use crate::auth::{KeyError, SigningKeys, Tokens};
+use crate::config::{Config, Database, reachable};
+use crate::games::Catalog;
+use crate::http::server::{Limits, Listening};
+use crate::http::{Http, Settings};
+use crate::matches::{Registry, UPKEEP_INTERVAL};
+use crate::observability::{Admin, Level, start_logs};
+use crate::platform::{self, Signal, Signals};
+use crate::session::Rates;
+use crate::store::{Store, StoreError};
+use crate::users::Users;
+
+/// Whom access tokens are for (`aud`).
+const AUDIENCE: &str = "gameserver";
+/// The key of access tokens in the data directory.
+const KEY_FILE: &str = "jwt-private-key.pem";
+/// Locked by the server that works in the data directory.
+const LOCK_FILE: &str = "gameserver.lock";
+/// Connections to the admin listener.
+const ADMIN_CONNECTIONS_MAX: usize = 64;
+/// How long clients have to let go once they are told; then they are cut off.
+const DRAIN_CLIENTS_MAX: Duration = Duration::from_secs(5);
+/// How long the store has to take what is acknowledged.
+const DRAIN_STORE_MAX: Duration = Duration::from_secs(3);
+
+/// Why the server can't start; one line each.
+#[derive(Debug, Error)]
+enum StartError {
+    #[error("{}: {error}", .path.display())]
+    File { path: PathBuf, error: io::Error },
+    #[error("{}: another server works there (it is locked); stop it, or set another {setting}", .path.display())]
+    Locked { path: PathBuf, setting: &'static str },
+    #[error("{}: {error}; put it right, or move it away to have a new one made", .path.display())]
+    Key { path: PathBuf, error: KeyError },
+    #[error("the store: {0}")]
+    Store(#[from] StoreError),
+    #[error("{name}: can't listen on {address}: {error}")]
+    Listen { name: &'static str, address: SocketAddr, error: io::Error },
+    #[error("{0}")]
+    System(#[from] io::Error),
+}
+
+/// Serves until a signal, or until it can't.
+pub fn main(config: Config) -> ExitCode {
+    match run(config) {
+        Ok(code) => code,
+        Err(error) => {
+            // A single line for people, whatever the format of logs: nothing has begun.
+            eprintln!("gameserver: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(mut config: Config) -> Result<ExitCode, StartError> {
+    platform::raise_descriptor_limit();
+    let Database::Sqlite(file) = config.database.clone();
+    let _locks = (lock_data_dir(&config.data_dir)?, lock_database(&file)?);
+    let keys = match config.signing_keys.take() {
+        Some(keys) => keys,
+        None => stored_keys(&config.data_dir.join(KEY_FILE))?,
+    };
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let drained = runtime.block_on(async {
+        let signals = Signals::listen()?;
+        // Before the store: an address that is taken is no reason to touch it.
+        let admin = listen("GAMESERVER_ADMIN_LISTEN", config.admin_listen)?;
+        let public = listen("GAMESERVER_LISTEN", config.listen)?;
+        let store = Arc::new(Store::open(&file)?);
+        Server::start(config, keys, store, public, admin).await?.until_signal(signals).await
+    })?;
+    // What still runs was cut off: nobody waits for it.
+    runtime.shutdown_background();
+    Ok(drained)
+}
+
+/// Creates the data directory where there is none, and takes it for this process.
+fn lock_data_dir(path: &Path) -> Result<File, StartError> {
+    platform::private_dir(path)
+        .map_err(|error| StartError::File { path: path.to_owned(), error })?;
+    lock(&path.join(LOCK_FILE), path, "GAMESERVER_DATA_DIR")
+}
+
+/// Takes the store's file, which may be elsewhere, for this process.
+fn lock_database(file: &Path) -> Result<File, StartError> {
+    let mut name = file.as_os_str().to_owned();
+    name.push(".lock");
+    lock(Path::new(&name), file, "GAMESERVER_DATABASE_URL")
+}
+
+/// The lock goes with the process, however that ends.
+fn lock(path: &Path, what: &Path, setting: &'static str) -> Result<File, StartError> {
+    let failed = |error| StartError::File { path: path.to_owned(), error };
+    let file =
+        File::options().create(true).truncate(false).write(true).open(path).map_err(failed)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(fs::TryLockError::WouldBlock) => {
+            Err(StartError::Locked { path: what.to_owned(), setting })
+        }
+        Err(fs::TryLockError::Error(error)) => Err(failed(error)),
+    }
+}
+
+/// The keys in a file, made and put there if there are none.
+fn stored_keys(path: &Path) -> Result<SigningKeys, StartError> {
+    let failed = |error| StartError::File { path: path.to_owned(), error };
+    let pem = match fs::read_to_string(path) {
+        Ok(pem) => pem,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let pem = SigningKeys::generate_rsa_pem();
+            platform::write_private_file(path, pem.as_bytes()).map_err(failed)?;
+            pem
+        }
+        Err(error) => return Err(failed(error)),
+    };
+    SigningKeys::from_pem(&pem).map_err(|error| StartError::Key { path: path.to_owned(), error })
+}
+
+fn listen(name: &'static str, address: SocketAddr) -> Result<TcpListener, StartError> {
+    platform::listen(address).map_err(|error| StartError::Listen { name, address, error })
+}
+
+/// All rooms of a server that runs.
+struct Server {
+    http: Arc<Http>,
+    registry: Arc<Registry>,
+    admin: Arc<Admin>,
+    public_listener: Listening,
+    /// Kept to the end: whoever asks whether the server is ready is answered through the drain.
+    _admin_listener: Listening,
+    log_level: Level,
+}
+
+impl Server {
+    async fn start(
+        config: Config,
+        keys: SigningKeys,
+        store: Arc<Store>,
+        public: TcpListener,
+        admin: TcpListener,
+    ) -> Result<Self, StartError> {
+        let log_level = start_logs(config.log, config.log_format);
+        let catalog = Arc::new(Catalog::new(config.relay_games));
+        let grace = config.grace.map(|grace| u32::try_from(grace.as_secs()).unwrap_or(u32::MAX));
+        let registry = Registry::start(Arc::clone(&store), catalog, grace);
+        let lifetime = config.access_token_lifetime;
+        let tokens = Arc::new(Tokens::new(keys, config.jwt_issuer, AUDIENCE, lifetime));
+        let matches = Arc::clone(&registry);
+        let on_reuse = move |session| matches.close_sessions(&[session]);
+        let refresh_lifetime = config.refresh_token_lifetime;
+        let users = Arc::new(Users::new(Arc::clone(&store), tokens, refresh_lifetime, on_reuse));
+        users.load_revocations().await?;
+        let settings = Settings {
+            request_timeout: config.request_timeout,
+            allowed_origins: config.allowed_origins,
+            rates: Rates {
+                turns_per_second: config.commands_per_second,
+                relay_per_second: config.relay_commands_per_second,
+            },
+        };
+        let http = Http::new(Arc::clone(&store), users, Arc::clone(&registry), settings);
+        let rooms = Admin::new(store, Arc::clone(&registry), Arc::clone(&http));
+        let limits =
+            |connections_max| Limits { connections_max, head_timeout: config.request_timeout };
+        let (public_at, admin_at) = (public.local_addr()?, admin.local_addr()?);
+        let server = Self {
+            public_listener: Listening::start(
+                public,
+                limits(config.connections_max),
+                Arc::clone(&http),
+            ),
+            _admin_listener: Listening::start(
+                admin,
+                limits(ADMIN_CONNECTIONS_MAX),
+                Arc::clone(&rooms),
+            ),
+            admin: rooms,
+            http,
+            registry,
+            log_level,
+        };
+        tracing::info!(
+            version = env!("CARGO_PKG_VERSION"),
+            public = %public_at,
+            admin = %admin_at,
+            data = %config.data_dir.display(),
+            "ready: open http://{} to play",
+            reachable(public_at)
+        );
+        Ok(server)
+    }
+
+    /// Looks after the matches until it is told to end.
+    async fn until_signal(mut self, mut signals: Signals) -> Result<ExitCode, StartError> {
+        let mut tick = interval(UPKEEP_INTERVAL);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let registry = Arc::clone(&self.registry);
+        let upkeep = tokio::spawn(async move {
+            loop {
+                tick.tick().await;
+                registry.upkeep().await;
+            }
+        });
+        while signals.next().await == Signal::Reload {
+            self.reload();
+        }
+        tracing::info!("draining: a second signal aborts");
+        let drained = tokio::select! {
+            () = self.drain() => ExitCode::SUCCESS,
+            () = async { while signals.next().await == Signal::Reload {} } => {
+                tracing::warn!("aborted");
+                ExitCode::FAILURE
+            }
+        };
+        upkeep.abort();
+        Ok(drained)
+    }
+
+    async fn drain(&mut self) {
+        self.admin.start_drain();
+        self.http.refuse_sockets();
+        if timeout(DRAIN_STORE_MAX, self.registry.drain()).await.is_err() {
+            tracing::error!(
+                "the store did not take everything in time: what nobody was told is lost"
+            );
+        }
+        if timeout(DRAIN_CLIENTS_MAX, self.public_listener.drain()).await.is_err() {
+            let left = self.public_listener.connections();
+            tracing::warn!(left, "clients that did not let go were cut off");
+        }
+        tracing::info!("drained");
+    }
+
+    /// Reads again what can change while the server runs.
+    fn reload(&self) {
+        match Config::from_env() {
+            Ok(config) => {
+                self.log_level.set(config.log);
+                self.http.set_allowed_origins(config.allowed_origins);
+                tracing::info!("settings were read again: log level, allowed origins");
+            }
+            Err(error) => tracing::error!(%error, "settings stay as they are"),
+        }
+    }
+}

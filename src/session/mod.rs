@@ -1,0 +1,282 @@
+//! One socket: what comes in is decoded and handed to its match, what waits in its outbox goes out.
+//!
+//! A socket is one task that never waits for anything but its connection and its outbox. Reading
+//! uses a buffer of the thread's, and writing the very bytes that all sockets share, so an idle
+//! socket holds none. All that waits for it goes out in one write.
+
+mod frames;
+mod rate;
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use fastwebsockets::OpCode;
+use tokio::io::{AsyncRead as _, AsyncWrite as _, AsyncWriteExt as _, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use self::frames::{Decoder, Incoming};
+use self::rate::Bucket;
+use crate::games::Mode;
+use crate::matches::{Attachment, Clock, Close, Outbox, problem};
+use crate::protocol::{
+    self, BadMessage, ClientMessage, Codec, Frame, Problem, ServerMessage, msgpack_to_json,
+};
+
+/// What is read at once: the largest message and its head fit.
+const READ_BYTES: usize = 72 * 1024;
+/// Frames that go out in one write at most; Linux takes 1024 (`IOV_MAX`).
+const WRITE_FRAMES_MAX: usize = 64;
+/// Reads in a row; then others get their turn.
+const READS_MAX: usize = 8;
+/// Lines of chat that a socket may send in a second.
+const CHATS_PER_SECOND: u32 = 5;
+/// How long the other side may take to read what was queued before a close.
+const CLOSE_WRITE_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long the other side may take to close after us. Closing earlier, with bytes of its unread,
+/// would reset the connection and could take our close frame with it.
+const CLOSE_LINGER: Duration = Duration::from_secs(2);
+/// Bytes that are thrown away meanwhile, at most.
+const LINGER_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// How many messages a socket may send in a second, by what is played.
+#[derive(Clone, Copy, Debug)]
+pub struct Rates {
+    /// In games that are played in turns.
+    pub turns_per_second: u32,
+    /// In relay games.
+    pub relay_per_second: u32,
+}
+
+/// One connected socket.
+struct Session {
+    stream: TcpStream,
+    outbox: Arc<Outbox>,
+    attachment: Attachment,
+    clock: Arc<Clock>,
+    decoder: Decoder,
+    messages: Bucket,
+    chats: Bucket,
+    /// What is being written; `written` bytes of its first frame have gone.
+    writing: VecDeque<Arc<Frame>>,
+    written: usize,
+}
+
+/// Serves a socket until either side ends it. `early` is what came right after the handshake.
+pub async fn run(
+    stream: TcpStream,
+    early: &[u8],
+    attachment: Attachment,
+    outbox: Arc<Outbox>,
+    clock: Arc<Clock>,
+    rates: Rates,
+) {
+    let per_second = match attachment.info().mode {
+        Mode::Relay => rates.relay_per_second,
+        Mode::Turns | Mode::Ticks => rates.turns_per_second,
+    };
+    let mut session = Session {
+        stream,
+        decoder: Decoder::new(outbox.codec),
+        outbox,
+        attachment,
+        messages: Bucket::new(per_second, clock.now()),
+        chats: Bucket::new(CHATS_PER_SECOND, clock.now()),
+        clock,
+        writing: VecDeque::new(),
+        written: 0,
+    };
+    if let Err(close) = session.receive(&mut early.to_vec()) {
+        session.outbox.close(close);
+    }
+    let ended = poll_fn(|cx| session.poll(cx)).await;
+    let Session { stream, outbox, attachment, writing, written, .. } = session;
+    // Others are told at once that it is gone, not after what is left of the conversation.
+    drop(attachment);
+    if let Ok(close) = ended {
+        farewell(stream, outbox.codec, (writing, written), close).await;
+    }
+}
+
+/// Writes what was queued before the close, and the close frame.
+async fn farewell(
+    mut stream: TcpStream,
+    codec: Codec,
+    (writing, written): (VecDeque<Arc<Frame>>, usize),
+    close: Close,
+) {
+    let write = async {
+        let mut skip = written;
+        for frame in writing.iter().chain([&Frame::close(close.code, close.reason)]) {
+            stream.write_all(&frame.bytes(codec)[skip..]).await?;
+            skip = 0;
+        }
+        stream.shutdown().await
+    };
+    if let Ok(Ok(())) = timeout(CLOSE_WRITE_TIMEOUT, write).await {
+        let _: Result<io::Result<()>, _> = timeout(CLOSE_LINGER, linger(&stream)).await;
+    }
+}
+
+/// Lets the other side read our close frame and close first.
+async fn linger(stream: &TcpStream) -> io::Result<()> {
+    let mut thrown_away = 0;
+    while thrown_away < LINGER_BYTES_MAX {
+        stream.readable().await?;
+        match with_buffer(|buffer| stream.try_read(buffer)) {
+            Ok(0) => break,
+            Ok(count) => thrown_away += count,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+/// The thread's read buffer, which no task holds across a wait.
+fn with_buffer<T>(act: impl FnOnce(&mut [u8]) -> T) -> T {
+    thread_local! {
+        static BUFFER: RefCell<Vec<u8>> = RefCell::new(vec![0; READ_BYTES]);
+    }
+    BUFFER.with_borrow_mut(|buffer| act(buffer))
+}
+
+impl Session {
+    /// Ready with how to close, or an error once the connection is gone.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Close>> {
+        // What it pushes into its own outbox while it reads need not wake it.
+        self.outbox.disarm();
+        let mut reads = 0;
+        while self.poll_read(cx)?.is_ready() {
+            reads += 1;
+            if reads == READS_MAX {
+                cx.waker().wake_by_ref();
+                break;
+            }
+        }
+        loop {
+            if self.writing.is_empty()
+                && let Some(close) = ready!(self.outbox.poll_take(cx, &mut self.writing))
+            {
+                return Poll::Ready(Ok(close));
+            }
+            if self.poll_write(cx)?.is_pending() {
+                return self.outbox.poll_close(cx).map(Ok);
+            }
+        }
+    }
+
+    /// Reads once. Ready if there may be more.
+    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        with_buffer(|buffer| {
+            let mut unread = ReadBuf::new(buffer);
+            ready!(Pin::new(&mut self.stream).poll_read(cx, &mut unread))?;
+            let filled = unread.filled_mut();
+            if filled.is_empty() {
+                return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
+            }
+            self.outbox.heard_at.store(self.clock.now(), Ordering::Relaxed);
+            match self.receive(filled) {
+                Ok(()) => Poll::Ready(Ok(())),
+                Err(close) => {
+                    self.outbox.close(close);
+                    Poll::Pending
+                }
+            }
+        })
+    }
+
+    /// Writes all that was taken.
+    fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.writing.is_empty() {
+            let mut slices = [IoSlice::new(&[]); WRITE_FRAMES_MAX];
+            let mut count = 0;
+            for (slice, frame) in slices.iter_mut().zip(&self.writing) {
+                let skip = if count == 0 { self.written } else { 0 };
+                *slice = IoSlice::new(&frame.bytes(self.outbox.codec)[skip..]);
+                count += 1;
+            }
+            let stream = Pin::new(&mut self.stream);
+            let written = ready!(stream.poll_write_vectored(cx, &slices[..count]))?;
+            self.advance(written);
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Lets go of what was written.
+    fn advance(&mut self, bytes: usize) {
+        self.written += bytes;
+        while let Some(frame) = self.writing.front() {
+            let length = frame.bytes(self.outbox.codec).len();
+            if self.written < length {
+                return;
+            }
+            self.written -= length;
+            self.writing.pop_front();
+        }
+    }
+
+    fn receive(&mut self, bytes: &mut [u8]) -> Result<(), Close> {
+        let Self { decoder, attachment, outbox, messages, chats, clock, .. } = self;
+        let now = clock.now();
+        decoder.feed(bytes, &mut |incoming| {
+            let within = messages.take(now);
+            if messages.is_flood() {
+                return Err(Close::FLOODING);
+            }
+            match incoming {
+                Incoming::Message(bytes) => {
+                    message(attachment, outbox.codec, bytes, within, || chats.take(now))?;
+                }
+                Incoming::Ping(payload) => outbox.push(&Frame::control(OpCode::Pong, payload)),
+                Incoming::Pong => {}
+                Incoming::Close(code) => return Err(Close { code, reason: "" }),
+            }
+            Ok(())
+        })
+    }
+}
+
+/// Does what a message asks for, if it is `within` the rate.
+fn message(
+    attachment: &Attachment,
+    codec: Codec,
+    bytes: &[u8],
+    within: bool,
+    may_chat: impl FnOnce() -> bool,
+) -> Result<(), Close> {
+    let json;
+    let decoded = match codec {
+        Codec::Json => protocol::decode(std::str::from_utf8(bytes).map_err(|_| Close::BAD_UTF8)?),
+        Codec::MessagePack => match msgpack_to_json(bytes) {
+            Ok(text) => {
+                json = text;
+                protocol::decode(&json)
+            }
+            Err(bad) => Err(bad),
+        },
+    };
+    let refuse = |id: Option<u64>, problem: &Problem| {
+        attachment.reply(&ServerMessage::Error { id, problem });
+    };
+    let limited = |what: &str| problem("rate-limited", what);
+    match decoded {
+        Err(BadMessage { id, detail }) if within => refuse(id, &problem("bad-command", &detail)),
+        Err(BadMessage { id, .. }) => refuse(id, &limited(TOO_MANY_MESSAGES)),
+        Ok(message) if !within => refuse(message.id(), &limited(TOO_MANY_MESSAGES)),
+        Ok(ClientMessage::Command { id, command }) => attachment.command(id, command),
+        Ok(ClientMessage::Ping { id }) => attachment.reply(&ServerMessage::Pong { id }),
+        Ok(ClientMessage::Chat { text, .. }) if may_chat() => attachment.chat(&text),
+        Ok(ClientMessage::Chat { id, .. }) => refuse(id, &limited("too many lines of chat")),
+    }
+    Ok(())
+}
+
+const TOO_MANY_MESSAGES: &str = "more messages than this game takes: send it again in a second";

@@ -1,0 +1,23 @@
+//! Black-box tests: the real binary, real sockets, nothing of the server's own code.
+//!
+//! Written against the public contract and `docs/protocol.md`. `harness` starts servers, `client`
+//! speaks HTTP and WebSocket by hand, so that it can also speak them wrongly. Tests run in parallel
+//! and share one server where they need none of their own.
+
+// Helpers are `pub` for each other, not for other crates.
+#![allow(unreachable_pub)]
+
+mod client;
+mod harness;
+
+mod accounts;
+mod bad_input;
+mod cli;
+mod drain;
+mod durability;
+mod http;
+mod matches;
+mod pairs_wire;
+mod relay;
+mod sockets;
+mod tokens;
