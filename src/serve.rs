@@ -37,6 +37,9 @@ const KEY_FILE: &str = "jwt-private-key.pem";
 const LOCK_FILE: &str = "gameserver.lock";
 /// Connections to the admin listener.
 const ADMIN_CONNECTIONS_MAX: usize = 64;
+/// Tasks that a worker runs before it looks into the queue that all share. With more sockets awake
+/// than fit into a worker's own queue (256) the others wait there, and not for long.
+const GLOBAL_QUEUE_INTERVAL: u32 = 3;
 /// How long clients have to let go once they are told; then they are cut off.
 const DRAIN_CLIENTS_MAX: Duration = Duration::from_secs(5);
 /// How long the store has to take what is acknowledged.
@@ -79,7 +82,10 @@ fn run(mut config: Config) -> Result<ExitCode, StartError> {
         Some(keys) => keys,
         None => stored_keys(&config.data_dir.join(KEY_FILE))?,
     };
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .global_queue_interval(GLOBAL_QUEUE_INTERVAL)
+        .enable_all()
+        .build()?;
     let drained = runtime.block_on(async {
         let signals = Signals::listen()?;
         // Before the store: an address that is taken is no reason to touch it.
@@ -219,6 +225,7 @@ impl Server {
             loop {
                 tick.tick().await;
                 registry.upkeep().await;
+                platform::release_unused_memory();
             }
         });
         while signals.next().await == Signal::Reload {

@@ -14,14 +14,18 @@ use std::path::{Path, PathBuf};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
 
+#[cfg(any(target_os = "linux", target_os = "macos"))]
+#[path = "jemalloc.rs"]
+mod allocator;
+#[cfg(not(any(target_os = "linux", target_os = "macos")))]
+#[path = "system_allocator.rs"]
+mod allocator;
 #[cfg(target_os = "macos")]
 #[path = "macos.rs"]
 mod home;
 #[cfg(all(unix, not(target_os = "macos")))]
 #[path = "xdg.rs"]
 mod home;
-#[cfg(any(target_os = "linux", target_os = "macos"))]
-mod jemalloc;
 #[cfg(unix)]
 #[path = "unix.rs"]
 mod sys;
@@ -64,6 +68,12 @@ impl Signals {
 /// nothing.
 pub fn raise_descriptor_limit() -> u64 {
     sys::raise_descriptor_limit()
+}
+
+/// Gives memory that was not used for a while back to the operating system; to be called once a
+/// second. Does nothing where the allocator looks after that itself.
+pub fn release_unused_memory() {
+    allocator::release_unused();
 }
 
 /// Where this user's applications keep their data, and there `gameserver`: it may not exist yet.

@@ -17,6 +17,7 @@ use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use bytes::Bytes;
 use fastwebsockets::OpCode;
 use tokio::io::{AsyncRead as _, AsyncWrite as _, AsyncWriteExt as _, ReadBuf};
 use tokio::net::TcpStream;
@@ -72,7 +73,7 @@ struct Session {
 /// Serves a socket until either side ends it. `early` is what came right after the handshake.
 pub async fn run(
     stream: TcpStream,
-    early: &[u8],
+    early: Bytes,
     attachment: Attachment,
     outbox: Arc<Outbox>,
     clock: Arc<Clock>,
@@ -93,7 +94,7 @@ pub async fn run(
         writing: VecDeque::new(),
         written: 0,
     };
-    if let Err(close) = session.receive(&mut early.to_vec()) {
+    if let Err(close) = session.receive(&mut Vec::from(early)) {
         session.outbox.close(close);
     }
     let ended = poll_fn(|cx| session.poll(cx)).await;
@@ -101,7 +102,8 @@ pub async fn run(
     // Others are told at once that it is gone, not after what is left of the conversation.
     drop(attachment);
     if let Ok(close) = ended {
-        farewell(stream, outbox.codec, (writing, written), close).await;
+        // Boxed, so that no socket has to hold room for it from the start.
+        Box::pin(farewell(stream, outbox.codec, (writing, written), close)).await;
     }
 }
 

@@ -20,4 +20,5 @@ mod matches;
 mod pairs_wire;
 mod relay;
 mod sockets;
+mod source;
 mod tokens;

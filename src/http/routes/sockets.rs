@@ -149,14 +149,12 @@ async fn connect(
     let (http, connection) = (Arc::clone(http), Arc::clone(connection));
     tokio::spawn(async move {
         // An error: the client went away before the answer reached it.
-        if let Ok(socket) = socket.await {
-            let upgraded = socket.into_inner().into_inner();
-            if let Ok(parts) = upgraded.downcast::<TokioIo<TcpStream>>() {
-                let stream = parts.io.into_inner();
-                serve(&http, stream, parts.read_buf, attachment, outbox).await;
-            }
-        }
-        drop(connection);
+        let Ok(socket) = socket.await else { return };
+        let upgraded = socket.into_inner().into_inner();
+        let Ok(parts) = upgraded.downcast::<TokioIo<TcpStream>>() else { return };
+        let stream = parts.io.into_inner();
+        // A task of its own: it lives long, and is to hold what a socket needs and no more.
+        tokio::spawn(serve(http, connection, stream, parts.read_buf, attachment, outbox));
     });
     let mut response = response.map(|_| Full::new(Bytes::new()));
     if let Some(name) = wish.subprotocol {
@@ -166,7 +164,8 @@ async fn connect(
 }
 
 async fn serve(
-    http: &Http,
+    http: Arc<Http>,
+    connection: Arc<Connection>,
     stream: TcpStream,
     early: Bytes,
     attachment: Attachment,
@@ -174,6 +173,7 @@ async fn serve(
 ) {
     http.sockets.fetch_add(1, Ordering::Relaxed);
     let clock = Arc::clone(&http.registry.clock);
-    session::run(stream, &early, attachment, outbox, clock, http.rates).await;
+    session::run(stream, early, attachment, outbox, clock, http.rates).await;
     http.sockets.fetch_sub(1, Ordering::Relaxed);
+    drop(connection);
 }

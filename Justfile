@@ -1,0 +1,25 @@
+# What is done often. `just` lists it.
+
+_default:
+    @just --list --unsorted
+
+# Plays: builds and starts the server with nothing configured.
+run:
+    cargo run --release
+
+# Runs all tests, in a browser too; installs what it needs where it can.
+test:
+    sh tests/run.sh
+
+# Runs Rust's tests alone.
+test-rust *ARGS:
+    cargo test {{ARGS}}
+
+# Formats and lints.
+lint:
+    cargo fmt
+    cargo clippy --all-targets -- --deny warnings
+
+# Loads a server that runs, and says what that costs: just load --server-pid PID
+load *ARGS:
+    cargo run --release --example load -- {{ARGS}}
