@@ -19,6 +19,7 @@
 //! | [`auth`] | pure cryptography: passwords, tokens, keys |
 //! | [`games`] | pure rules: the `Game` trait and the built-in games |
 //! | [`web`] | the embedded web client |
+//! | [`vital`] | ends the process if a task that all depend on fails |
 //! | [`platform`] | what differs between operating systems |
 //! | [`ids`] | ids and times |
 //!
@@ -54,4 +55,5 @@ pub mod serve;
 pub mod session;
 pub mod store;
 pub mod users;
+pub mod vital;
 pub mod web;

@@ -158,7 +158,12 @@ pub fn msgpack_to_json(bytes: &[u8]) -> Result<String, BadMessage> {
     if !rest.is_empty() {
         return Err(bad("more than one MessagePack value".into()));
     }
-    Ok(value.to_string())
+    let json = value.to_string();
+    if json.len() > MESSAGE_BYTES_MAX {
+        // What is passed on is bounded as JSON, whoever sent it.
+        return Err(bad("over 64 KiB as JSON".into()));
+    }
+    Ok(json)
 }
 
 /// A player as others see it.
@@ -317,6 +322,11 @@ impl Frame {
             (Codec::MessagePack, Some(msgpack)) => msgpack.get_or_init(|| self.to_msgpack()),
             _ => &self.json,
         }
+    }
+
+    /// Whether `text` stands anywhere in it.
+    pub fn mentions(&self, text: &str) -> bool {
+        self.json.windows(text.len()).any(|window| window == text.as_bytes())
     }
 
     fn to_msgpack(&self) -> Vec<u8> {

@@ -11,7 +11,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use thiserror::Error;
 use tokio::net::TcpListener;
@@ -28,6 +28,7 @@ use crate::platform::{self, Signal, Signals};
 use crate::session::Rates;
 use crate::store::{Store, StoreError};
 use crate::users::Users;
+use crate::vital::Vital;
 
 /// Whom access tokens are for (`aud`).
 const AUDIENCE: &str = "gameserver";
@@ -40,6 +41,8 @@ const ADMIN_CONNECTIONS_MAX: usize = 64;
 /// Tasks that a worker runs before it looks into the queue that all share. With more sockets awake
 /// than fit into a worker's own queue (256) the others wait there, and not for long.
 const GLOBAL_QUEUE_INTERVAL: u32 = 3;
+/// How often the store forgets sessions that have expired.
+const PRUNE_INTERVAL: Duration = Duration::from_secs(60 * 60);
 /// How long clients have to let go once they are told; then they are cut off.
 const DRAIN_CLIENTS_MAX: Duration = Duration::from_secs(5);
 /// How long the store has to take what is acknowledged.
@@ -150,6 +153,7 @@ fn listen(name: &'static str, address: SocketAddr) -> Result<TcpListener, StartE
 struct Server {
     http: Arc<Http>,
     registry: Arc<Registry>,
+    users: Arc<Users>,
     admin: Arc<Admin>,
     public_listener: Listening,
     /// Kept to the end: whoever asks whether the server is ready is answered through the drain.
@@ -184,7 +188,8 @@ impl Server {
                 relay_per_second: config.relay_commands_per_second,
             },
         };
-        let http = Http::new(Arc::clone(&store), users, Arc::clone(&registry), settings);
+        let http =
+            Http::new(Arc::clone(&store), Arc::clone(&users), Arc::clone(&registry), settings);
         let rooms = Admin::new(store, Arc::clone(&registry), Arc::clone(&http));
         let limits =
             |connections_max| Limits { connections_max, head_timeout: config.request_timeout };
@@ -203,6 +208,7 @@ impl Server {
             admin: rooms,
             http,
             registry,
+            users,
             log_level,
         };
         tracing::info!(
@@ -221,11 +227,18 @@ impl Server {
         let mut tick = interval(UPKEEP_INTERVAL);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let registry = Arc::clone(&self.registry);
+        let users = Arc::clone(&self.users);
         let upkeep = tokio::spawn(async move {
+            let _vital = Vital("the upkeep of matches");
+            let mut pruned = Instant::now();
             loop {
                 tick.tick().await;
-                registry.upkeep().await;
+                registry.upkeep();
                 platform::release_unused_memory();
+                if pruned.elapsed() >= PRUNE_INTERVAL {
+                    pruned = Instant::now();
+                    tokio::spawn(forget_expired(Arc::clone(&users)));
+                }
             }
         });
         while signals.next().await == Signal::Reload {
@@ -250,6 +263,7 @@ impl Server {
             tracing::error!(
                 "the store did not take everything in time: what nobody was told is lost"
             );
+            self.registry.give_up();
         }
         if timeout(DRAIN_CLIENTS_MAX, self.public_listener.drain()).await.is_err() {
             let left = self.public_listener.connections();
@@ -268,5 +282,11 @@ impl Server {
             }
             Err(error) => tracing::error!(%error, "settings stay as they are"),
         }
+    }
+}
+
+async fn forget_expired(users: Arc<Users>) {
+    if let Err(error) = users.load_revocations().await {
+        tracing::warn!(%error, "sessions that expired could not be forgotten");
     }
 }

@@ -187,8 +187,8 @@ impl Handler for Http {
         let id = request_id(request.headers());
         let (method, path) = (request.method().clone(), request.uri().path().to_owned());
         let origin = request.headers().get(ORIGIN).cloned();
-        let (peer, head) = (connection.peer, method == Method::HEAD);
-        let span = tracing::info_span!("request", request_id = id.to_str().unwrap_or_default());
+        let peer = connection.peer;
+        let span = tracing::error_span!("request", request_id = id.to_str().unwrap_or_default());
         let answer = self.answer(request, &connection).instrument(span);
         let answer = tokio::time::timeout(self.request_timeout, answer).await;
         let mut response = match answer {
@@ -213,7 +213,6 @@ impl Handler for Http {
             %peer,
         );
         response.headers_mut().insert(X_REQUEST_ID, id);
-        debug_assert!(!head || response.status() != StatusCode::SWITCHING_PROTOCOLS);
         response
     }
 }

@@ -117,6 +117,11 @@ impl Refusal {
         refusal
     }
 
+    /// Whether it is a 422.
+    pub fn is_invalid(&self) -> bool {
+        self.0.status == StatusCode::UNPROCESSABLE_ENTITY
+    }
+
     /// 422 for one field.
     pub fn invalid_field(field: &str, detail: impl Into<String>) -> Self {
         Self::invalid(vec![FieldError::new(field, detail)])
@@ -144,7 +149,7 @@ impl Refusal {
     }
 
     /// 500; what happened is in the log.
-    fn internal() -> Self {
+    pub fn internal() -> Self {
         let detail = "the request id leads to the reason in the server's log";
         let title = "The server has failed";
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", title, detail)

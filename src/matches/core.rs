@@ -17,12 +17,18 @@ use super::outbox::{Close, Outbox};
 use crate::games::{Audience, Game, GameInfo, Mode, Outcome, Seat, Viewer};
 use crate::ids::{SessionId, Timestamp, UserId};
 use crate::protocol::{Frame, Player, ServerMessage};
-use crate::store::{EventRecord, MatchRecord, MatchState};
+use crate::store::{EventRecord, MatchRecord, MatchState, Visibility};
 
 /// Events that a match keeps in memory for sockets that come back; older ones come from the log.
 const HISTORY_EVENTS_MAX: usize = 128;
 /// The same in bytes.
 const HISTORY_BYTES_MAX: usize = 256 * 1024;
+/// Spectators' sockets that one match serves; players always get in.
+const SPECTATORS_MAX: usize = 1024;
+/// Sockets with which one session may watch a match.
+const WATCHING_MAX: usize = 4;
+/// Outputs that may wait for a commit; what can be refused is refused as `overloaded` then.
+const PENDING_MAX: usize = 1024;
 /// Silence after which a client is pinged, in seconds; then every second until it is heard.
 const PING_AFTER_SECONDS: u32 = 20;
 /// Silence after which its socket is closed, in seconds.
@@ -52,14 +58,23 @@ pub(super) struct Core {
     pub history: History,
     /// When it ended, or was last touched without a socket, in seconds of the clock.
     pub idle_since: u32,
+    /// When somebody last took a seat in this life of the match, in seconds of the clock.
+    pub joined_at: Option<u32>,
+    /// [`MatchRecord::seq`] as the last change that was sent leaves it.
+    pub stored_seq: u64,
     /// No longer the match: whoever holds it must load it anew.
     pub retired: bool,
+    /// The log has refused a change: nothing of this life is written any more.
+    pub refused: bool,
 }
 
 /// Who has a seat.
 pub(super) struct Occupant {
     pub user: Option<UserId>,
     pub display_name: String,
+    /// The number of the event by which the seat was taken: what was for the seat before was for
+    /// somebody else.
+    joined_seq: u64,
     /// Resigned or timed out, and still in the list of players.
     pub gone: bool,
     /// Since when no socket holds the seat, in seconds of the clock.
@@ -90,6 +105,7 @@ pub(super) struct History {
 pub(super) enum Output {
     Broadcast { number: u64, audience: Audience, frame: Arc<Frame> },
     To { outbox: Arc<Outbox>, frame: Arc<Frame> },
+    Welcome { outbox: Arc<Outbox>, frames: Vec<Arc<Frame>> },
     CloseAll(Close),
     Done(oneshot::Sender<()>),
 }
@@ -113,9 +129,9 @@ pub(super) struct Additions {
 }
 
 impl Occupant {
-    pub fn new(user: Option<UserId>, display_name: String, now: u32) -> Self {
-        let absent_since = Some(now);
-        Self { user, display_name, gone: false, absent_since, applied: VecDeque::new() }
+    pub fn new(user: Option<UserId>, display_name: String, joined_seq: u64, now: u32) -> Self {
+        let (absent_since, applied) = (Some(now), VecDeque::new());
+        Self { user, display_name, joined_seq, gone: false, absent_since, applied }
     }
 
     pub fn earlier(&self, id: u64) -> Earlier {
@@ -178,7 +194,10 @@ impl Core {
             outputs: 0,
             history: History::default(),
             idle_since: now,
+            joined_at: None,
+            stored_seq: 0,
             retired: false,
+            refused: false,
         }
     }
 
@@ -235,7 +254,7 @@ impl Core {
             Structural::Joined { seat, .. } => {
                 let name = record.display_name.clone().unwrap_or_else(|| NOBODY.into());
                 if let Some(place) = self.seats.get_mut(seat.index()) {
-                    *place = Some(Occupant::new(record.user, name, now));
+                    *place = Some(Occupant::new(record.user, name, record.seq, now));
                 }
             }
             Structural::Left { seat, reason } => {
@@ -267,9 +286,13 @@ impl Core {
             if let Some(place) = self.seats.get_mut(seat.index()) {
                 *place = None;
             }
+            let private = self.record.visibility == Visibility::Private;
             for socket in &mut self.sockets {
                 if socket.viewer == Viewer::Seat(seat) {
                     socket.viewer = Viewer::Spectator;
+                    if private {
+                        socket.outbox.close(Close::LEFT);
+                    }
                 }
             }
         } else if let Some(occupant) = self.occupant(seat) {
@@ -281,20 +304,7 @@ impl Core {
     pub fn happen(&mut self, additions: &mut Additions, event: &Structural) {
         self.seq += 1;
         self.reserved = self.reserved.max(self.seq);
-        let user = match event {
-            Structural::Joined { who: Some(who), .. } => who.user,
-            _ => None,
-        };
-        additions.events.push(EventRecord {
-            seq: self.seq,
-            at: additions.at,
-            seat: event.seat(),
-            command_id: None,
-            user,
-            display_name: None,
-            structural: true,
-            event: event.to_log(),
-        });
+        additions.events.push(event.record(self.seq, additions.at));
         self.announce(event.seat(), &event.to_wire(), Audience::Everyone);
     }
 
@@ -326,6 +336,8 @@ impl Core {
             event.command_id = command_id;
         }
         self.record.outcome = Some(outcome);
+        // No number is used after this one: what was set apart for a `relay` is not needed.
+        self.reserved = self.seq;
     }
 
     /// Tells everyone how it ended, if it has.
@@ -359,10 +371,18 @@ impl Core {
         receiver
     }
 
-    /// Lets an output go in its turn: at once if all changes up to now are committed.
+    /// Whether so much waits for a commit that nothing is to be added that can be refused.
+    pub fn is_clogged(&self) -> bool {
+        self.pending.len() >= PENDING_MAX
+    }
+
+    /// Lets an output go in its turn: at once if all changes up to now are committed. A socket that
+    /// asks on and on while the store is away is closed.
     pub fn emit(&mut self, output: Output) {
         if self.pending.is_empty() && self.written == self.sent {
             self.deliver(output);
+        } else if let (Output::To { outbox, .. }, true) = (&output, self.is_clogged()) {
+            outbox.close(Close::TRY_LATER);
         } else {
             self.pending.push_back((self.sent, output));
         }
@@ -388,6 +408,7 @@ impl Core {
                 }
             }
             Output::To { outbox, frame } => outbox.push(&frame),
+            Output::Welcome { outbox, frames } => outbox.push_all(frames),
             Output::CloseAll(close) => self.close_all(close),
             Output::Done(sender) => drop(sender.send(())),
         }
@@ -430,11 +451,21 @@ impl Core {
             last_id: applied.map(|last| last.map_or(0, |(id, _)| id)),
         });
         let missed = after.map(|after| self.missed(viewer, after, older)).unwrap_or_default();
-        for frame in std::iter::once(welcome).chain(missed).chain(self.ended_frame()) {
-            self.emit(Output::To { outbox: Arc::clone(outbox), frame });
-        }
+        let frames = std::iter::once(welcome).chain(missed).chain(self.ended_frame()).collect();
+        self.emit(Output::Welcome { outbox: Arc::clone(outbox), frames });
         let (outbox, after_output) = (Arc::clone(outbox), self.outputs);
         self.sockets.push(Socket { outbox, viewer, session, after_output });
+    }
+
+    /// As whom somebody who is `viewer` now sees the event numbered `seq`.
+    pub fn viewer_at(&self, viewer: Viewer, seq: u64) -> Viewer {
+        let Viewer::Seat(seat) = viewer else { return viewer };
+        let occupant = self.seats.get(seat.index()).and_then(Option::as_ref);
+        if occupant.is_some_and(|occupant| seq >= occupant.joined_seq) {
+            viewer
+        } else {
+            Viewer::Spectator
+        }
     }
 
     /// Who may be told of an event of the log.
@@ -450,10 +481,11 @@ impl Core {
             let audience = self.audience(record, &event);
             let (seq, seat) = (record.seq, record.seat);
             let frame = || Frame::message(&ServerMessage::Event { seq, seat, event: &event });
-            audience.includes(viewer).then(frame)
+            audience.includes(self.viewer_at(viewer, seq)).then(frame)
         });
-        let recent = self.history.events.iter();
-        let recent = recent.filter(|(seq, audience, _)| *seq > after && audience.includes(viewer));
+        let recent = self.history.events.iter().filter(|(seq, audience, _)| {
+            *seq > after && audience.includes(self.viewer_at(viewer, *seq))
+        });
         older.chain(recent.map(|(_, _, frame)| Arc::clone(frame))).collect()
     }
 
@@ -488,10 +520,22 @@ impl Core {
         self.broadcast(Audience::Everyone, presence);
     }
 
+    /// Whether a session may watch with one more socket.
+    pub fn has_room_to_watch(&self, session: SessionId) -> bool {
+        let watching = || self.sockets.iter().filter(|socket| socket.seat().is_none());
+        watching().count() < SPECTATORS_MAX
+            && watching().filter(|socket| socket.session == session).count() < WATCHING_MAX
+    }
+
+    /// Whether a player is connected: somebody who waits for the others.
+    pub fn has_player(&self) -> bool {
+        self.sockets.iter().any(|socket| socket.seat().is_some())
+    }
+
     /// The seat whose player has been away for longer than the grace period, if any. In a match
-    /// that is not `relay`, the time counts while somebody else waits.
+    /// that is not `relay`, the time counts while another player waits.
     pub fn overdue(&self, grace_seconds: u32, now: u32, mode: Mode) -> Option<Seat> {
-        let waited_for = mode == Mode::Relay || !self.sockets.is_empty();
+        let waited_for = mode == Mode::Relay || self.has_player();
         if !waited_for || self.record.state == MatchState::Ended {
             return None;
         }
@@ -501,6 +545,19 @@ impl Core {
             !occupant.gone && absent.is_some_and(|seconds| seconds >= grace_seconds)
         });
         overdue.map(|(seat, _)| seat)
+    }
+
+    /// Forgets the name of a user whose account is gone.
+    pub fn forget_user(&mut self, user: UserId) {
+        for occupant in self.seats.iter_mut().flatten().filter(|o| o.user == Some(user)) {
+            occupant.user = None;
+            occupant.display_name = NOBODY.into();
+        }
+        let id = user.to_string();
+        if self.history.events.iter().any(|(_, _, frame)| frame.mentions(&id)) {
+            // What is older than the present comes from the log, which knows no names.
+            self.history = History { after: self.seq, ..History::default() };
+        }
     }
 
     /// Everybody's grace begins anew.

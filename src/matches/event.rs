@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::{RawValue, to_raw_value};
 
 use crate::games::{Leaving, Outcome, Seat};
-use crate::ids::UserId;
+use crate::ids::{Timestamp, UserId};
 use crate::store::EventRecord;
 
 /// What others see in the place of a player whose account is gone.
@@ -59,13 +59,24 @@ impl Structural {
         }
     }
 
-    /// As the log keeps it.
-    pub fn to_log(&self) -> String {
-        let stored = match self {
-            Self::Joined { seat, .. } => &Self::Joined { seat: *seat, who: None },
-            other => other,
+    /// As the log keeps it: who took a seat stands beside the event.
+    pub fn record(&self, seq: u64, at: Timestamp) -> EventRecord {
+        let (stored, user) = match self {
+            Self::Joined { seat, who } => {
+                (&Self::Joined { seat: *seat, who: None }, who.as_ref().and_then(|who| who.user))
+            }
+            other => (other, None),
         };
-        serde_json::to_string(stored).expect("an event is JSON")
+        EventRecord {
+            seq,
+            at,
+            seat: self.seat(),
+            command_id: None,
+            user,
+            display_name: None,
+            structural: true,
+            event: serde_json::to_string(stored).expect("an event is JSON"),
+        }
     }
 
     /// As clients are told.

@@ -20,12 +20,9 @@ use crate::ids::{MatchId, SessionId, Timestamp, UserId};
 use crate::protocol::{Frame, Problem, ServerMessage};
 use crate::store::{EventRecord, MatchChange, MatchRecord, MatchState, Visibility};
 
-/// Sockets that one match serves, spectators included.
-pub const SOCKETS_MAX: usize = 1024;
-/// Outputs that may wait for a commit; a command that finds more is refused as `overloaded`.
-const PENDING_MAX: usize = 1024;
-/// Events that one match may have: a runaway client fills no disk.
-const EVENTS_MAX: u64 = 1_000_000;
+/// Events that one match may have: a runaway client fills no disk, and whoever comes back can be
+/// told all of them.
+const EVENTS_MAX: u64 = 20_000;
 /// Commands of a `relay` seat whose repetition is answered by the first one's `ack`.
 const RELAY_ACKS_MAX: usize = 256;
 /// Numbers that a `relay` match may use before it writes down that it has: after a crash it goes
@@ -133,6 +130,7 @@ impl Match {
         }
         core.seq = seq;
         core.reserved = seq;
+        core.stored_seq = seq;
         core.history.after = seq;
         Ok(Arc::new(Self { id, info, clock, log, core: Mutex::new(core) }))
     }
@@ -160,7 +158,9 @@ impl Match {
         let seat = Seat(u8::try_from(free).map_err(|_| NotIn::Full)?);
         let mut change = self.begin(&mut core)?;
         let now = self.clock.now();
-        core.seats[free] = Some(Occupant::new(Some(user), display_name.to_owned(), now));
+        let joined_seq = core.seq + 1;
+        let occupant = Occupant::new(Some(user), display_name.to_owned(), joined_seq, now);
+        core.seats[free] = Some(occupant);
         change.additions.seats.push((seat, Some(user)));
         let who = Some(Who { user: Some(user), display_name: display_name.to_owned() });
         core.happen(&mut change.additions, &Structural::Joined { seat, who });
@@ -172,6 +172,7 @@ impl Match {
             core.restart_grace(now);
         }
         core.idle_since = now;
+        core.joined_at = Some(now);
         let committed = core.when_committed();
         self.send(&mut core, change);
         Ok(Joined { seat, committed: Some(committed) })
@@ -181,10 +182,12 @@ impl Match {
     /// back comes once that is committed; it comes at once where the seat was given up before.
     pub fn leave(self: &Arc<Self>, user: UserId) -> Result<oneshot::Receiver<()>, NotIn> {
         let mut core = self.lock()?;
-        let seat = core.seat_of(user).ok_or(NotIn::NotSeated)?;
+        let private = core.record.visibility == Visibility::Private;
+        let not_seated = if private { NotIn::Hidden } else { NotIn::NotSeated };
+        let seat = core.seat_of(user).ok_or(not_seated)?;
         let gone = core.occupant(seat).is_some_and(|occupant| occupant.gone);
         if core.record.state != MatchState::Ended && !gone {
-            self.give_up(&mut core, seat, Leaving::Resigned)?;
+            self.vacate(&mut core, seat, Leaving::Resigned)?;
         }
         Ok(core.when_committed())
     }
@@ -202,7 +205,7 @@ impl Match {
         Ok(())
     }
 
-    fn give_up(self: &Arc<Self>, core: &mut Core, seat: Seat, why: Leaving) -> Result<(), NotIn> {
+    fn vacate(self: &Arc<Self>, core: &mut Core, seat: Seat, why: Leaving) -> Result<(), NotIn> {
         let mut change = self.begin(core)?;
         let relay = self.info.mode == Mode::Relay;
         let running = core.record.state == MatchState::Running;
@@ -247,7 +250,7 @@ impl Match {
         if seat.is_none() && core.record.visibility == Visibility::Private {
             return Attach::Not(NotIn::Hidden);
         }
-        if core.sockets.len() >= SOCKETS_MAX {
+        if core.is_clogged() || (seat.is_none() && !core.has_room_to_watch(caller.session)) {
             return Attach::Not(NotIn::Overloaded);
         }
         let mut after = after.filter(|after| *after <= core.seq);
@@ -262,7 +265,7 @@ impl Match {
         }
         let now = self.clock.now();
         core.idle_since = core.idle_since.max(now);
-        if core.sockets.is_empty() {
+        if seat.is_some() && !core.has_player() {
             // Somebody waits again: the others' grace begins.
             core.restart_grace(now);
         }
@@ -289,6 +292,7 @@ impl Match {
         let mut visible = Vec::with_capacity(records.len());
         for record in records {
             let event = wire_event(&record)?;
+            let viewer = core.viewer_at(viewer, record.seq);
             if core.audience(&record, &event).includes(viewer) {
                 visible.push((record, event));
             }
@@ -296,20 +300,31 @@ impl Match {
         Ok(visible)
     }
 
-    /// Whether quick play may seat `user` here: open to all, with the game's own options, a seat
-    /// that is free or the user's, and somebody who waits or has just asked for it.
-    pub fn welcomes(&self, user: UserId) -> bool {
+    /// Whether quick play may seat strangers here: open to all, with the game's own options, a
+    /// seat that is free, and a player who waits or has just sat down.
+    pub fn welcomes_strangers(&self) -> bool {
         let Ok(core) = self.lock() else { return false };
         let open = match core.record.state {
             MatchState::Open => true,
             MatchState::Running => self.info.mode == Mode::Relay,
             MatchState::Ended => false,
         };
-        let idle = self.clock.now().saturating_sub(core.idle_since);
-        open && (!core.sockets.is_empty() || idle <= IDLE_SECONDS)
+        let now = self.clock.now();
+        let just_sat_down = core.joined_at.is_some_and(|at| now.saturating_sub(at) <= IDLE_SECONDS);
+        open && (just_sat_down || core.has_player())
             && core.record.visibility == Visibility::Public
             && core.record.options == "{}"
-            && (core.seats.iter().any(Option::is_none) || core.seat_of(user).is_some())
+            && core.seats.iter().any(Option::is_none)
+    }
+
+    /// Whether `user` has a seat.
+    pub fn seats(&self, user: UserId) -> bool {
+        self.lock_any().seat_of(user).is_some()
+    }
+
+    /// Forgets the name of a user whose account is gone.
+    pub fn forget_user(&self, user: UserId) {
+        self.lock_any().forget_user(user);
     }
 
     /// What its game is.
@@ -322,12 +337,37 @@ impl Match {
         self.lock_any().committed(number);
     }
 
-    /// Gives the match up: what was not committed is forgotten, sockets come back to another.
-    pub fn retire(&self) {
+    /// The log has refused a change. What was not committed never was; sockets come back to what
+    /// the store has.
+    pub fn refuse(&self) {
+        self.lock_any().refused = true;
+        self.give_up();
+    }
+
+    /// Whether the log has refused a change of this life of the match.
+    pub fn is_refused(&self) -> bool {
+        self.lock_any().refused
+    }
+
+    /// Waits for the store no longer: nobody is told what it has not committed.
+    pub fn give_up(&self) {
         let mut core = self.lock_any();
         core.retired = true;
         core.pending.clear();
         core.close_all(Close::COME_BACK);
+    }
+
+    /// Comes once the store has all that was sent, or never will: the match can be loaded anew.
+    pub async fn settled(&self) {
+        let committed = {
+            let mut core = self.lock_any();
+            if core.refused {
+                return;
+            }
+            core.when_committed()
+        };
+        // An error: it has been given up.
+        let _ = committed.await;
     }
 
     /// Takes no more commands, writes what a crash would lose, and tells the sockets to come back;
@@ -352,7 +392,11 @@ impl Match {
 
     /// A look at the clock, once a second: pings, grace, the end's linger, unloading.
     pub fn upkeep(self: &Arc<Self>, grace_seconds: Option<u32>) -> Upkeep {
-        let Ok(mut core) = self.lock() else { return Upkeep::Unload };
+        let mut core = self.lock_any();
+        if core.retired {
+            let settled = core.refused || core.sent == core.written;
+            return if settled { Upkeep::Unload } else { Upkeep::Keep };
+        }
         let now = self.clock.now();
         let grace_seconds = grace_seconds.unwrap_or(self.info.grace_seconds);
         core.ping_the_silent(now);
@@ -362,7 +406,7 @@ impl Match {
             core.emit(Output::CloseAll(Close::OVER));
         }
         while let Some(seat) = core.overdue(grace_seconds, now, self.info.mode) {
-            if self.give_up(&mut core, seat, Leaving::Timeout).is_err() {
+            if self.vacate(&mut core, seat, Leaving::Timeout).is_err() {
                 break;
             }
         }
@@ -390,7 +434,7 @@ impl Match {
 
     /// Room in the log for one change, which must be sent.
     fn begin(&self, core: &mut Core) -> Result<Change<'_>, NotIn> {
-        if core.pending.len() >= PENDING_MAX {
+        if core.is_clogged() {
             return Err(NotIn::Overloaded);
         }
         let room = self.log.try_reserve().map_err(|_| NotIn::Overloaded)?;
@@ -402,13 +446,16 @@ impl Match {
     fn send(self: &Arc<Self>, core: &mut Core, Change { room, additions }: Change<'_>) {
         let relay = self.info.mode == Mode::Relay;
         let new = additions.events.first().is_some_and(|event| event.seq == 1);
+        let seq = if relay { core.reserved } else { core.seq };
+        let previous_seq = std::mem::replace(&mut core.stored_seq, seq);
         let change = MatchChange {
             id: self.id,
             create: new.then(|| Box::new(core.record.clone())),
             events: additions.events,
             seats: additions.seats,
             state: core.record.state,
-            seq: if relay { core.reserved } else { core.seq },
+            seq,
+            previous_seq,
             outcome: core.record.outcome.clone(),
             snapshot: core.game.snapshot().map(|json| json.get().into()),
             at: additions.at,
@@ -429,6 +476,25 @@ impl Match {
         core.reserved = core.seq + reserve;
         self.send(core, change);
         true
+    }
+}
+
+/// The end of a match that nobody can play any more.
+pub(super) fn abandonment(record: &MatchRecord, at: Timestamp) -> MatchChange {
+    let outcome = nobody_wins("abandoned");
+    let seq = record.seq + 1;
+    let ended = Structural::Ended(outcome.clone());
+    MatchChange {
+        id: record.id,
+        create: None,
+        events: vec![ended.record(seq, at)],
+        seats: Vec::new(),
+        state: MatchState::Ended,
+        seq,
+        previous_seq: record.seq,
+        outcome: Some(outcome),
+        snapshot: None,
+        at,
     }
 }
 
@@ -510,7 +576,7 @@ impl Attachment {
         events: Vec<Box<RawValue>>,
     ) -> Result<(), Problem> {
         if core.seq >= EVENTS_MAX {
-            return Err(problem("illegal-move", "the match has a million events: that is enough"));
+            return Err(problem("illegal-move", "the match has 20,000 events: that is enough"));
         }
         let mut change = self.live.begin(core).map_err(|_| overloaded())?;
         let at = change.additions.at;
@@ -549,7 +615,7 @@ impl Attachment {
         events: &[Box<RawValue>],
     ) -> Result<(), Problem> {
         let reserved = core.reserved > core.seq || self.live.save_relay(core, RELAY_RESERVE);
-        if !reserved || core.pending.len() >= PENDING_MAX {
+        if !reserved || core.is_clogged() {
             return Err(overloaded());
         }
         for event in events {
@@ -566,14 +632,21 @@ impl Attachment {
 
     /// A line for everyone.
     pub fn chat(&self, text: &str) {
-        let (seat, user, at) = (self.seat, self.user, Timestamp::now());
+        let mut core = self.live.lock_any();
+        if core.is_clogged() {
+            return self.outbox.close(Close::TRY_LATER);
+        }
+        let own = |socket: &&Socket| Arc::ptr_eq(&socket.outbox, &self.outbox);
+        // The seat of now: it may have been given up since.
+        let Some(socket) = core.sockets.iter().find(own) else { return };
+        let (seat, user, at) = (socket.seat(), self.user, Timestamp::now());
         let frame = Frame::message(&ServerMessage::Chat { seat, user, text, at });
-        self.live.lock_any().broadcast(crate::games::Audience::Everyone, frame);
+        core.broadcast(crate::games::Audience::Everyone, frame);
     }
 
-    /// Something for this socket alone, in its place among all others.
+    /// Something for this socket alone that tells nothing of the match: it waits for no commit.
     pub fn reply(&self, message: &ServerMessage<'_>) {
-        self.live.lock_any().reply(&self.outbox, message);
+        self.outbox.push(&Frame::message(message));
     }
 }
 

@@ -5,12 +5,14 @@
 //! store is away the task keeps trying: nothing is dropped, matches stand still.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::sync::mpsc;
 
 use super::live::Match;
 use crate::store::{MatchChange, Store, StoreError};
+use crate::vital::Vital;
 
 /// Changes that may wait; a command that finds no room is refused as `overloaded`.
 pub const LOG_QUEUE_MAX: usize = 16 * 1024;
@@ -32,53 +34,75 @@ pub struct Entry {
 /// The queue's near end.
 pub type LogSender = mpsc::Sender<Entry>;
 
+/// Whether the store takes what is sent; false while a commit is tried again.
+pub type LogHealth = Arc<AtomicBool>;
+
 /// Starts the task. It ends once all senders are gone and all that was sent is written.
-pub fn start(store: Arc<Store>) -> LogSender {
+pub fn start(store: Arc<Store>) -> (LogSender, LogHealth) {
     let (sender, queue) = mpsc::channel(LOG_QUEUE_MAX);
-    tokio::spawn(run(store, queue));
-    sender
+    let health = Arc::new(AtomicBool::new(true));
+    let writer = Writer { store, health: Arc::clone(&health) };
+    tokio::spawn(writer.run(queue));
+    (sender, health)
 }
 
-async fn run(store: Arc<Store>, mut queue: mpsc::Receiver<Entry>) {
-    let mut entries = Vec::new();
-    while queue.recv_many(&mut entries, BATCH_MAX).await > 0 {
-        let (changes, waiting): (Vec<_>, Vec<_>) =
-            entries.drain(..).map(|entry| (entry.change, (entry.origin, entry.number))).unzip();
-        let changes = Arc::new(changes);
-        if commit(&store, &changes).await.is_ok() {
-            for (origin, number) in waiting {
-                origin.committed(number);
+struct Writer {
+    store: Arc<Store>,
+    health: LogHealth,
+}
+
+impl Writer {
+    async fn run(self, mut queue: mpsc::Receiver<Entry>) {
+        let _vital = Vital("the log of matches");
+        let mut entries = Vec::new();
+        while queue.recv_many(&mut entries, BATCH_MAX).await > 0 {
+            // What follows from a refused change never was.
+            let entries = entries.drain(..).filter(|entry| !entry.origin.is_refused());
+            let (changes, waiting): (Vec<_>, Vec<_>) =
+                entries.map(|entry| (entry.change, (entry.origin, entry.number))).unzip();
+            let changes = Arc::new(changes);
+            if self.commit(&changes).await.is_ok() {
+                for (origin, number) in waiting {
+                    origin.committed(number);
+                }
+            } else {
+                self.one_by_one(&changes, waiting).await;
             }
-        } else {
-            one_by_one(&store, &changes, waiting).await;
         }
     }
-}
 
-/// A batch that holds a contradiction is taken apart, so that it stops one match and no other.
-async fn one_by_one(store: &Store, changes: &[MatchChange], waiting: Vec<(Arc<Match>, u64)>) {
-    for (change, (origin, number)) in changes.iter().zip(waiting) {
-        match commit(store, &Arc::new(vec![change.clone()])).await {
-            Ok(()) => origin.committed(number),
-            Err(error) => {
-                tracing::error!(r#match = %origin.id, %error, "the match's log was refused");
-                origin.retire();
+    /// A batch that holds a contradiction is taken apart, so that it stops one match and no other.
+    async fn one_by_one(&self, changes: &[MatchChange], waiting: Vec<(Arc<Match>, u64)>) {
+        for (change, (origin, number)) in changes.iter().zip(waiting) {
+            if origin.is_refused() {
+                continue;
+            }
+            match self.commit(&Arc::new(vec![change.clone()])).await {
+                Ok(()) => origin.committed(number),
+                Err(error) => {
+                    tracing::error!(r#match = %origin.id, %error, "the match's log was refused");
+                    origin.refuse();
+                }
             }
         }
     }
-}
 
-/// Writes until the store takes it. An error means that it never will.
-async fn commit(store: &Store, changes: &Arc<Vec<MatchChange>>) -> Result<(), StoreError> {
-    let mut pause = RETRY_FIRST;
-    loop {
-        match store.append(Arc::clone(changes)).await {
-            Err(error @ (StoreError::Unavailable(_) | StoreError::Busy)) => {
-                tracing::error!(%error, changes = changes.len(), "commit failed, trying again");
-                tokio::time::sleep(pause).await;
-                pause = (pause * 2).min(RETRY_MAX);
+    /// Writes until the store takes it. An error means that it never will.
+    async fn commit(&self, changes: &Arc<Vec<MatchChange>>) -> Result<(), StoreError> {
+        let mut pause = RETRY_FIRST;
+        loop {
+            match self.store.append(Arc::clone(changes)).await {
+                Err(error @ (StoreError::Unavailable(_) | StoreError::Busy)) => {
+                    self.health.store(false, Ordering::Relaxed);
+                    tracing::error!(%error, changes = changes.len(), "commit failed, trying again");
+                    tokio::time::sleep(pause).await;
+                    pause = (pause * 2).min(RETRY_MAX);
+                }
+                answer => {
+                    self.health.store(true, Ordering::Relaxed);
+                    return answer;
+                }
             }
-            answer => return answer,
         }
     }
 }

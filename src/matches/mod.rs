@@ -31,9 +31,9 @@ use thiserror::Error;
 use tokio::sync::{OnceCell, oneshot};
 
 use self::live::Upkeep;
-use self::log::LogSender;
+use self::log::{LogHealth, LogSender};
 use crate::auth::secrets::random_bytes;
-use crate::games::{BadOption, Catalog, GameType, Seat, setup};
+use crate::games::{BadOption, Catalog, GameType, Mode, Seat, setup};
 use crate::ids::{MatchId, SessionId, Timestamp, UserId};
 use crate::protocol::Player;
 use crate::store::{
@@ -48,8 +48,8 @@ const REBUILD_PAGE: u32 = 10_000;
 pub const UPKEEP_INTERVAL: Duration = Duration::from_secs(1);
 /// How often matches that nobody came back to are looked for.
 const SWEEP_INTERVAL_SECONDS: u32 = 60;
-/// Matches ended in one sweep at most.
-const SWEEP_MAX: u32 = 200;
+/// Matches that are read at once while abandoned ones are looked for.
+const SWEEP_PAGE: u32 = 200;
 /// An open public match that nothing happened in for so long is ended.
 const OPEN_ABANDONED_AFTER: Duration = Duration::from_secs(10 * 60);
 /// A running or private match that nothing happened in for so long is ended.
@@ -137,14 +137,18 @@ pub struct Registry {
     store: Arc<Store>,
     catalog: Arc<Catalog>,
     log: LogSender,
+    log_health: LogHealth,
     /// What all matches and sockets count time with.
     pub clock: Arc<Clock>,
     /// In place of each game's own grace period.
     grace_seconds: Option<u32>,
     draining: AtomicBool,
+    /// Whether a look for abandoned matches is under way.
+    sweeping: AtomicBool,
     slots: Mutex<HashMap<MatchId, Slot>>,
-    /// Two who ask at the same moment are to meet, so quick play takes one at a time.
-    quick_play: tokio::sync::Mutex<()>,
+    /// Where strangers may be seated by quick play, oldest first, as of the last look at all
+    /// matches; two who ask at the same moment are to meet, so it takes one at a time.
+    waiting: Mutex<Vec<Arc<Match>>>,
 }
 
 type Slot = Arc<OnceCell<Arc<Match>>>;
@@ -156,16 +160,18 @@ impl Registry {
         catalog: Arc<Catalog>,
         grace_seconds: Option<u32>,
     ) -> Arc<Self> {
-        let log = log::start(Arc::clone(&store));
+        let (log, log_health) = log::start(Arc::clone(&store));
         Arc::new(Self {
             store,
             catalog,
             log,
+            log_health,
             clock: Arc::new(Clock::new()),
             grace_seconds,
             draining: AtomicBool::new(false),
             slots: Mutex::default(),
-            quick_play: tokio::sync::Mutex::default(),
+            sweeping: AtomicBool::new(false),
+            waiting: Mutex::default(),
         })
     }
 
@@ -174,12 +180,28 @@ impl Registry {
         &self.catalog
     }
 
+    /// Whether what is sent to the log is written.
+    pub fn log_is_healthy(&self) -> bool {
+        self.log_health.load(Ordering::Relaxed)
+    }
+
     /// Makes a match with `creator` on seat 0; gives back once it is committed.
     pub async fn create(
         &self,
         new: NewMatch,
         creator: &UserRecord,
     ) -> Result<Arc<Match>, MatchError> {
+        let (live, joined) = self.begin(new, creator)?;
+        committed(joined.committed).await?;
+        Ok(live)
+    }
+
+    /// A new match and its first seat, which are not committed yet.
+    fn begin(
+        &self,
+        new: NewMatch,
+        creator: &UserRecord,
+    ) -> Result<(Arc<Match>, Joined), MatchError> {
         if self.draining.load(Ordering::Relaxed) || self.slots().len() >= MATCHES_MAX {
             return Err(MatchError::Unavailable);
         }
@@ -208,13 +230,20 @@ impl Registry {
         let live = self.to_live(record, &[], game_type, game)?;
         let slot = OnceCell::new_with(Some(Arc::clone(&live)));
         self.slots().insert(live.id, Arc::new(slot));
-        let joined = live.join(creator.id, &creator.display_name, None)?;
-        committed(joined.committed).await?;
-        Ok(live)
+        match live.join(creator.id, &creator.display_name, None) {
+            Ok(joined) => Ok((live, joined)),
+            Err(not) => {
+                self.slots().remove(&live.id);
+                Err(not.into())
+            }
+        }
     }
 
     /// The match, from memory or rebuilt from the store.
     pub async fn load(&self, id: MatchId) -> Result<Arc<Match>, MatchError> {
+        if self.draining.load(Ordering::Relaxed) {
+            return Err(MatchError::Unavailable);
+        }
         let slot = {
             let mut slots = self.slots();
             if slots.len() >= MATCHES_MAX && !slots.contains_key(&id) {
@@ -222,11 +251,9 @@ impl Registry {
             }
             Arc::clone(slots.entry(id).or_default())
         };
-        let loaded = slot.get_or_try_init(|| self.rebuild(id)).await.cloned();
-        if loaded.is_err() {
-            self.slots().retain(|other, slot| *other != id || slot.initialized());
-        }
-        loaded
+        let slot = Loading { registry: self, id, slot: Some(slot) };
+        let Some(cell) = &slot.slot else { return Err(MatchError::Unavailable) };
+        cell.get_or_try_init(|| self.rebuild(id)).await.cloned()
     }
 
     /// Runs `act` on the match, again if it has just left memory.
@@ -238,7 +265,11 @@ impl Registry {
         for _ in 0..RELOADS_MAX {
             let live = self.load(id).await?;
             match act(&live) {
-                Err(NotIn::Retired) => self.forget(&live),
+                Err(NotIn::Retired) => {
+                    // Not before the store has all of it.
+                    live.settled().await;
+                    self.forget(&live);
+                }
                 answer => return Ok(answer?),
             }
         }
@@ -288,35 +319,43 @@ impl Registry {
         Err(MatchError::Unavailable)
     }
 
-    /// Finds an open match of `game` for `user`, or opens one; gives it once the seat is
-    /// committed.
+    /// Finds an open match of `game` for `user`, the user's own before others', or opens one;
+    /// gives it once the seat is committed.
     pub async fn quick_play(&self, game: &str, user: &UserRecord) -> Result<MatchId, MatchError> {
         self.game_type(game)?;
-        let _one_at_a_time = self.quick_play.lock().await;
-        let mut candidates: Vec<Arc<Match>> = {
-            let slots = self.slots();
-            let loaded = slots.values().filter_map(|slot| slot.get());
-            loaded
-                .filter(|live| live.info().name == game && live.welcomes(user.id))
-                .cloned()
-                .collect()
-        };
-        candidates.sort_by_key(|live| live.id);
-        for live in candidates {
+        let (live, joined) = self.seat_quickly(game, user)?;
+        committed(joined.committed).await?;
+        Ok(live.id)
+    }
+
+    fn seat_quickly(
+        &self,
+        game: &str,
+        user: &UserRecord,
+    ) -> Result<(Arc<Match>, Joined), MatchError> {
+        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        waiting.retain(|live| live.welcomes_strangers());
+        let of_game = || waiting.iter().filter(|live| live.info().name == game);
+        let own = of_game().filter(|live| live.seats(user.id));
+        for live in own.chain(of_game()) {
             if let Ok(joined) = live.join(user.id, &user.display_name, None) {
-                committed(joined.committed).await?;
-                return Ok(live.id);
+                return Ok((Arc::clone(live), joined));
             }
         }
         let new = NewMatch { game: game.into(), ..NewMatch::default() };
-        Ok(self.create(new, user).await?.id)
+        let (live, joined) = self.begin(new, user)?;
+        waiting.push(Arc::clone(&live));
+        Ok((live, joined))
     }
 
-    /// Which seats of a match are connected, and its last event's number; `None` if it is not in
-    /// memory: the store has it all then.
-    pub fn live_state(&self, id: MatchId) -> Option<(Vec<Seat>, u64)> {
-        let slot = self.slots().get(&id).cloned()?;
-        slot.get().map(|live| live.state())
+    /// Which seats of a match are connected, and the number of the last event that anybody may have
+    /// been told of; `None` if it is not in memory: the store has it all then.
+    pub fn live_state(&self, record: &MatchRecord) -> Option<(Vec<Seat>, u64)> {
+        let slot = self.slots().get(&record.id).cloned()?;
+        let live = slot.get()?;
+        let (connected, seq) = live.state();
+        let relay = live.info().mode == Mode::Relay;
+        Some((connected, if relay { seq } else { record.seq }))
     }
 
     /// Matches in memory.
@@ -336,35 +375,37 @@ impl Registry {
         let more = records.len() > limit as usize;
         let records: Vec<_> = records.into_iter().take(limit as usize).collect();
         let next = records.last().filter(|_| more).map(|last| last.seq);
-        let events = self
-            .load(record.id)
-            .await?
-            .visible(viewer, records)
-            .map_err(|error| StoreError::Corrupt(format!("match {}: {error}", record.id)))?;
+        let corrupt = |error| StoreError::Corrupt(format!("match {}: {error}", record.id));
+        let events = match self.load(record.id).await {
+            Ok(live) => live.visible(viewer, records).map_err(corrupt)?,
+            // Without its rules nobody knows who may see a game's events; the engine's are for all.
+            Err(MatchError::GameGone(_)) => records
+                .into_iter()
+                .filter(|record| record.structural)
+                .map(|record| event::wire_event(&record).map(|event| (record, event)))
+                .collect::<Result<_, _>>()
+                .map_err(corrupt)?,
+            Err(error) => return Err(error),
+        };
         Ok(EventPage { events, next })
     }
 
-    /// Gives up all seats of `user` in the matches in memory, which are given back: they know the
-    /// user's name until they are [reloaded](Self::reload).
-    pub async fn leave_all(&self, user: UserId) -> Vec<Arc<Match>> {
-        let mut left = Vec::new();
+    /// Gives up all seats of `user` in the matches in memory; gives back once that is committed.
+    pub async fn leave_all(&self, user: UserId) -> Result<(), MatchError> {
         for live in self.loaded() {
-            if let Ok(committed) = live.leave(user) {
-                // An error: the match was given up, so nothing is remembered either.
-                let _ = committed.await;
-                left.push(live);
+            match live.leave(user) {
+                Ok(left) => committed(Some(left)).await?,
+                Err(NotIn::Overloaded) => return Err(MatchError::Unavailable),
+                Err(_) => {}
             }
         }
-        left
+        Ok(())
     }
 
-    /// Takes matches out of memory; their sockets come back to what the store has of them.
-    pub async fn reload(&self, matches: &[Arc<Match>]) {
-        for live in matches {
-            if let Some(put_away) = live.drain() {
-                let _ = put_away.await;
-            }
-            self.forget(live);
+    /// Forgets the name of a user whose account is gone.
+    pub fn forget_user(&self, user: UserId) {
+        for live in self.loaded() {
+            live.forget_user(user);
         }
     }
 
@@ -383,30 +424,68 @@ impl Registry {
     }
 
     /// Moves the clock on and looks after all matches; for a task that calls it once a second.
-    pub async fn upkeep(&self) {
+    pub fn upkeep(self: &Arc<Self>) {
         self.clock.advance();
-        for live in self.loaded() {
-            if live.upkeep(self.grace_seconds) == Upkeep::Unload {
-                self.forget(&live);
+        let mut matches = self.loaded();
+        matches.retain(|live| match live.upkeep(self.grace_seconds) {
+            Upkeep::Keep => live.welcomes_strangers(),
+            Upkeep::Unload => {
+                self.forget(live);
+                false
             }
-        }
+        });
+        matches.sort_by_key(|live| live.id);
+        self.wait_here(matches);
         if self.clock.now() % SWEEP_INTERVAL_SECONDS == SWEEP_INTERVAL_SECONDS - 1
-            && let Err(error) = self.sweep().await
+            && !self.sweeping.swap(true, Ordering::Relaxed)
         {
-            tracing::warn!(%error, "abandoned matches could not be looked for");
+            let registry = Arc::clone(self);
+            tokio::spawn(async move {
+                if let Err(error) = registry.sweep().await {
+                    tracing::warn!(%error, "abandoned matches could not be looked for");
+                }
+                registry.sweeping.store(false, Ordering::Relaxed);
+            });
         }
     }
 
+    /// Where strangers may be seated from now on; matches that have begun meanwhile stay.
+    fn wait_here(&self, mut matches: Vec<Arc<Match>>) {
+        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        let newest = matches.last().map(|live| live.id);
+        let newer = waiting.drain(..).filter(|live| Some(live.id) > newest);
+        matches.extend(newer);
+        *waiting = matches;
+    }
+
+    /// Ends the matches that nobody came back to, a page at a time.
     async fn sweep(&self) -> Result<(), MatchError> {
         let now = Timestamp::now();
         let (open, other) = (now.minus(OPEN_ABANDONED_AFTER), now.minus(ABANDONED_AFTER));
-        for id in self.store.stale_matches(open, other, SWEEP_MAX).await? {
-            match self.with_match(id, Match::abandon).await {
-                Ok(()) => {}
-                Err(error) => tracing::warn!(r#match = %id, %error, "could not be ended"),
+        let mut last = None;
+        loop {
+            let page = self.store.stale_matches(last, open, other, SWEEP_PAGE).await?;
+            for id in &page {
+                let ended = match self.with_match(*id, Match::abandon).await {
+                    Err(MatchError::GameGone(_)) => self.abandon_in_store(*id).await,
+                    other => other,
+                };
+                if let Err(error) = ended {
+                    tracing::warn!(r#match = %id, %error, "could not be ended");
+                }
+            }
+            last = page.last().copied();
+            if page.len() < SWEEP_PAGE as usize {
+                return Ok(());
             }
         }
-        Ok(())
+    }
+
+    /// Ends a match whose rules are not installed any more.
+    async fn abandon_in_store(&self, id: MatchId) -> Result<(), MatchError> {
+        let record = self.store.match_record(id).await?.ok_or(MatchError::Unknown)?;
+        let change = live::abandonment(&record, Timestamp::now());
+        Ok(self.store.append(Arc::new(vec![change])).await?)
     }
 
     /// Takes no new matches, tells all sockets to come back, and waits until all that was
@@ -417,6 +496,14 @@ impl Registry {
         for wait in waits {
             // An error: the match was given up, and its sockets know.
             let _ = wait.await;
+        }
+    }
+
+    /// Waits for the store no longer: all sockets are closed, and nobody is told what it has not
+    /// committed.
+    pub fn give_up(&self) {
+        for live in self.loaded() {
+            live.give_up();
         }
     }
 
@@ -477,6 +564,29 @@ impl Registry {
 
     fn slots(&self) -> MutexGuard<'_, HashMap<MatchId, Slot>> {
         self.slots.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A match that is being loaded. Whoever waits for it may go away at any time; the last one takes an
+/// empty slot along.
+struct Loading<'a> {
+    registry: &'a Registry,
+    id: MatchId,
+    slot: Option<Slot>,
+}
+
+impl Drop for Loading<'_> {
+    fn drop(&mut self) {
+        let mut slots = self.registry.slots();
+        let Some(slot) = self.slot.take() else { return };
+        // Slots are cloned under the lock alone, so two holders are the map and this.
+        let last = !slot.initialized() && Arc::strong_count(&slot) == 2;
+        let own = slots.get(&self.id).is_some_and(|current| Arc::ptr_eq(current, &slot));
+        // Before the lock is given back, so that the next to look counts right.
+        drop(slot);
+        if last && own {
+            slots.remove(&self.id);
+        }
     }
 }
 

@@ -41,8 +41,12 @@ impl Close {
     pub const TOO_BIG: Self = Self { code: 1009, reason: "message over 64 KiB" };
     /// The session ended.
     pub const REVOKED: Self = Self { code: 1008, reason: "signed out" };
+    /// Left a private match.
+    pub const LEFT: Self = Self { code: 1008, reason: "left a private match" };
     /// Went on sending although it was refused.
     pub const FLOODING: Self = Self { code: 1008, reason: "flooding" };
+    /// The store is away and too many answers wait for it.
+    pub const TRY_LATER: Self = Self { code: 1013, reason: "try again later" };
     /// The server stops, or the match moves: come back at once with `?after=`.
     pub const COME_BACK: Self = Self { code: 1012, reason: "come back with after" };
     /// The player has a newer socket.
@@ -107,6 +111,20 @@ impl Outbox {
             inner.queue.push_back(Arc::clone(frame));
             inner.wake(Wakes::Always);
         }
+    }
+
+    /// Queues the first frames of a socket, however many: it has had nothing to read before.
+    pub fn push_all(&self, frames: Vec<Arc<Frame>>) {
+        let mut inner = self.lock();
+        if inner.close.is_none() {
+            inner.queue.extend(frames);
+            inner.wake(Wakes::Always);
+        }
+    }
+
+    /// What is still queued when the socket ends.
+    pub fn take_rest(&self) -> VecDeque<Arc<Frame>> {
+        std::mem::take(&mut self.lock().queue)
     }
 
     /// Closes the socket after what is queued. The first reason stays.

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http_body_util::Full;
@@ -25,6 +25,8 @@ pub struct Admin {
     started: Instant,
 }
 
+/// How long the store may take to say that it is there.
+const PING_TIMEOUT: Duration = Duration::from_secs(2);
 /// Prometheus' text format.
 const METRICS_TYPE: HeaderValue = HeaderValue::from_static("text/plain; version=0.0.4");
 const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
@@ -50,9 +52,13 @@ impl Admin {
         if self.draining.load(Ordering::Relaxed) {
             return Refusal::unavailable("draining").into_response();
         }
-        match self.store.ping().await {
-            Ok(()) => text(TEXT, "ready\n"),
-            Err(error) => Refusal::from(error).into_response(),
+        if !self.registry.log_is_healthy() {
+            return Refusal::unavailable("the store does not take moves").into_response();
+        }
+        match tokio::time::timeout(PING_TIMEOUT, self.store.ping()).await {
+            Err(_) => Refusal::unavailable("the store does not answer").into_response(),
+            Ok(Ok(())) => text(TEXT, "ready\n"),
+            Ok(Err(error)) => Refusal::from(error).into_response(),
         }
     }
 

@@ -35,8 +35,10 @@ use crate::protocol::{
 const READ_BYTES: usize = 72 * 1024;
 /// Frames that go out in one write at most; Linux takes 1024 (`IOV_MAX`).
 const WRITE_FRAMES_MAX: usize = 64;
-/// Reads in a row; then others get their turn.
-const READS_MAX: usize = 8;
+/// Bytes that are read in a row; then others get their turn, to write what follows from them too.
+const READ_TURN_BYTES: usize = 64 * 1024;
+/// A long message counts as several: one more for so many bytes.
+const BYTES_PER_TOKEN: usize = 1024;
 /// Lines of chat that a socket may send in a second.
 const CHATS_PER_SECOND: u32 = 5;
 /// How long the other side may take to read what was queued before a close.
@@ -98,9 +100,10 @@ pub async fn run(
         session.outbox.close(close);
     }
     let ended = poll_fn(|cx| session.poll(cx)).await;
-    let Session { stream, outbox, attachment, writing, written, .. } = session;
+    let Session { stream, outbox, attachment, mut writing, written, .. } = session;
     // Others are told at once that it is gone, not after what is left of the conversation.
     drop(attachment);
+    writing.extend(outbox.take_rest());
     if let Ok(close) = ended {
         // Boxed, so that no socket has to hold room for it from the start.
         Box::pin(farewell(stream, outbox.codec, (writing, written), close)).await;
@@ -155,10 +158,10 @@ impl Session {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Close>> {
         // What it pushes into its own outbox while it reads need not wake it.
         self.outbox.disarm();
-        let mut reads = 0;
-        while self.poll_read(cx)?.is_ready() {
-            reads += 1;
-            if reads == READS_MAX {
+        let mut read = 0;
+        while let Poll::Ready(count) = self.poll_read(cx)? {
+            read += count;
+            if read >= READ_TURN_BYTES {
                 cx.waker().wake_by_ref();
                 break;
             }
@@ -175,8 +178,8 @@ impl Session {
         }
     }
 
-    /// Reads once. Ready if there may be more.
-    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    /// Reads once. Ready with how much it was: there may be more.
+    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         with_buffer(|buffer| {
             let mut unread = ReadBuf::new(buffer);
             ready!(Pin::new(&mut self.stream).poll_read(cx, &mut unread))?;
@@ -186,7 +189,7 @@ impl Session {
             }
             self.outbox.heard_at.store(self.clock.now(), Ordering::Relaxed);
             match self.receive(filled) {
-                Ok(()) => Poll::Ready(Ok(())),
+                Ok(()) => Poll::Ready(Ok(filled.len())),
                 Err(close) => {
                     self.outbox.close(close);
                     Poll::Pending
@@ -229,13 +232,17 @@ impl Session {
         let Self { decoder, attachment, outbox, messages, chats, clock, .. } = self;
         let now = clock.now();
         decoder.feed(bytes, &mut |incoming| {
-            let within = messages.take(now);
+            let bytes = match incoming {
+                Incoming::Message(bytes) => bytes.len(),
+                Incoming::Ping(_) | Incoming::Pong | Incoming::Close(_) => 0,
+            };
+            let within = messages.take(1 + bytes / BYTES_PER_TOKEN, now);
             if messages.is_flood() {
                 return Err(Close::FLOODING);
             }
             match incoming {
                 Incoming::Message(bytes) => {
-                    message(attachment, outbox.codec, bytes, within, || chats.take(now))?;
+                    message(attachment, outbox.codec, bytes, within, || chats.take(1, now))?;
                 }
                 Incoming::Ping(payload) => outbox.push(&Frame::control(OpCode::Pong, payload)),
                 Incoming::Pong => {}

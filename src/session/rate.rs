@@ -23,11 +23,13 @@ impl Bucket {
         Self { per_second, tokens, filled_at: now, refusals: 0 }
     }
 
-    /// Whether one more is granted at `now`.
-    pub(super) fn take(&mut self, now: u32) -> bool {
+    /// Whether `cost` more are granted at `now`. Something that costs more than a full bucket has is
+    /// granted by a full one.
+    pub(super) fn take(&mut self, cost: usize, now: u32) -> bool {
+        let full = self.per_second.saturating_mul(BURST_SECONDS);
+        let cost = u32::try_from(cost).unwrap_or(u32::MAX).min(full);
         let seconds = now.saturating_sub(self.filled_at);
         if seconds > 0 {
-            let full = self.per_second.saturating_mul(BURST_SECONDS);
             let more = self.per_second.saturating_mul(seconds);
             self.tokens = full.min(self.tokens.saturating_add(more));
             self.filled_at = now;
@@ -35,10 +37,12 @@ impl Bucket {
                 self.refusals = 0;
             }
         }
-        let granted = self.tokens > 0;
-        self.tokens = self.tokens.saturating_sub(1);
-        self.refusals += u32::from(!granted);
-        granted
+        let left = self.tokens.checked_sub(cost);
+        match left {
+            Some(left) => self.tokens = left,
+            None => self.refusals += 1,
+        }
+        left.is_some()
     }
 
     /// Whether so many were refused that it can be no oversight.
@@ -54,11 +58,18 @@ mod tests {
     #[test]
     fn a_burst_is_granted_and_then_so_many_a_second() {
         let mut bucket = Bucket::new(3, 100);
-        let granted = |bucket: &mut Bucket, now| (0..10).filter(|_| bucket.take(now)).count();
+        let granted = |bucket: &mut Bucket, now| (0..10).filter(|_| bucket.take(1, now)).count();
         assert_eq!(granted(&mut bucket, 100), 6);
         assert_eq!(granted(&mut bucket, 101), 3);
         assert_eq!(granted(&mut bucket, 109), 6);
         assert_eq!(granted(&mut bucket, 90), 0, "a clock that goes back grants nothing");
+    }
+
+    #[test]
+    fn what_costs_more_than_there_ever_is_needs_all_there_is() {
+        let mut bucket = Bucket::new(2, 0);
+        assert!(bucket.take(100, 0) && !bucket.take(1, 0));
+        assert!(!bucket.take(100, 1) && bucket.take(2, 1));
     }
 
     #[test]
@@ -68,7 +79,7 @@ mod tests {
         for second in 0..100 {
             for _ in 0..1000 {
                 if !bucket.is_flood() {
-                    bucket.take(second);
+                    bucket.take(1, second);
                     sent += 1;
                 }
             }
@@ -77,7 +88,7 @@ mod tests {
         // One who sends a little more than may be is refused now and then, and never closed.
         let mut bucket = Bucket::new(10, 0);
         for second in 0..1000 {
-            let granted = (0..12).filter(|_| bucket.take(second)).count();
+            let granted = (0..12).filter(|_| bucket.take(1, second)).count();
             assert!(granted >= 10);
         }
         assert!(!bucket.is_flood());

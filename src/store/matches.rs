@@ -96,9 +96,11 @@ impl Store {
     }
 
     /// Matches that have not ended and in which nothing happened since: public open ones since
-    /// `open_before`, the others since `before`. `limit` at most, the oldest first.
+    /// `open_before`, the others since `before`. `limit` at most, in the order of their ids, with
+    /// ids above `after`.
     pub async fn stale_matches(
         &self,
+        after: Option<MatchId>,
         open_before: Timestamp,
         before: Timestamp,
         limit: u32,
@@ -106,11 +108,14 @@ impl Store {
         self.read(move |db| {
             let ids = db
                 .prepare_cached(
-                    "SELECT id FROM matches WHERE state IN ('open', 'running') AND updated_at <
-                     CASE WHEN state = 'open' AND visibility = 'public' THEN ? ELSE ? END
-                     ORDER BY id LIMIT ?",
+                    "SELECT id FROM matches WHERE state IN ('open', 'running')
+                     AND (?1 IS NULL OR id > ?1) AND updated_at <
+                     CASE WHEN state = 'open' AND visibility = 'public' THEN ?2 ELSE ?3 END
+                     ORDER BY id LIMIT ?4",
                 )?
-                .query_map(params![open_before.0, before.0, limit], |row| row.get(0).map(MatchId))?
+                .query_map(params![after.map(|id| id.0), open_before.0, before.0, limit], |row| {
+                    row.get(0).map(MatchId)
+                })?
                 .collect::<Result<_, _>>()?;
             Ok(ids)
         })
@@ -154,19 +159,23 @@ fn append_one(db: &Connection, change: &MatchChange) -> Result<(), StoreError> {
         };
     }
     let outcome = change.outcome.as_ref().map(serde_json::to_string).transpose();
-    db.prepare_cached(
+    let mut update = db.prepare_cached(
         "UPDATE matches SET state = ?, seq = ?, outcome = ?, snapshot = coalesce(?, snapshot),
-         updated_at = ? WHERE id = ?",
-    )?
-    .execute(params![
+         updated_at = ? WHERE id = ? AND seq = ?",
+    )?;
+    let changed = update.execute(params![
         change.state.as_str(),
         to_sql_int(change.seq),
         outcome.map_err(|error| StoreError::Corrupt(error.to_string()))?,
         change.snapshot,
         change.at.0,
-        id
+        id,
+        to_sql_int(change.previous_seq)
     ])?;
-    Ok(())
+    match changed {
+        1 => Ok(()),
+        _ => Err(StoreError::Conflict(format!("the match is not at {}", change.previous_seq))),
+    }
 }
 
 fn insert_match(db: &Connection, record: &MatchRecord, at: Timestamp) -> Result<(), StoreError> {

@@ -9,7 +9,7 @@ mod sqlite;
 mod users;
 
 pub use sqlite::Store;
-pub use users::{NewSession, UserChange};
+pub use users::{NewSession, UserChange, UserUpdate};
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -193,6 +193,8 @@ pub struct MatchChange {
     pub state: MatchState,
     /// From now on; see [`MatchRecord::seq`].
     pub seq: u64,
+    /// What it has to be until now: a change that follows from another state is refused.
+    pub previous_seq: u64,
     /// From now on.
     pub outcome: Option<Outcome>,
     /// From now on; `None` leaves it as it is.

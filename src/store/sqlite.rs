@@ -13,6 +13,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags};
 use tokio::sync::oneshot;
 
 use super::StoreError;
+use crate::vital::Vital;
 
 /// Calls that may wait for the store; more are refused as [`StoreError::Busy`].
 pub const QUEUE_MAX: usize = 4096;
@@ -65,9 +66,9 @@ impl Store {
         }
     }
 
-    /// Whether it answers, for readiness.
+    /// Whether it takes changes, for readiness.
     pub async fn ping(&self) -> Result<(), StoreError> {
-        self.read(|db| Ok(db.query_row("SELECT 1", [], |_| Ok(()))?)).await
+        self.write(|_| Ok(())).await
     }
 
     /// Runs a change; gives back once it is committed.
@@ -143,6 +144,7 @@ fn migrate(db: &mut Connection) -> Result<(), StoreError> {
 }
 
 fn write_loop(db: &Connection, queue: &Receiver<WriteJob>) {
+    let _vital = Vital("the store's writer");
     while let Ok(first) = queue.recv() {
         let jobs = std::iter::once(first).chain(queue.try_iter()).take(TRANSACTION_JOBS_MAX);
         let begun = db.execute_batch("BEGIN IMMEDIATE");
@@ -158,6 +160,7 @@ fn write_loop(db: &Connection, queue: &Receiver<WriteJob>) {
 }
 
 fn read_loop(db: &Connection, queue: &Mutex<Receiver<ReadJob>>) {
+    let _vital = Vital("a reader of the store");
     loop {
         let job = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
         match job {

@@ -28,6 +28,17 @@ pub struct UserChange {
     pub password_hash: Option<String>,
 }
 
+/// What became of a change.
+#[derive(Clone, Debug)]
+pub enum UserUpdate {
+    /// The account as it is now.
+    Done(UserRecord),
+    /// There is no such account any more.
+    Gone,
+    /// It was to be given a user name, and has one.
+    HasName,
+}
+
 /// How names are compared: those that differ in case alone are one name.
 fn folded(username: &str) -> String {
     username.to_lowercase()
@@ -71,28 +82,35 @@ impl Store {
         self.read(move |db| Ok(select_user(db, "username_folded = ?", name)?)).await
     }
 
-    /// Changes an account; `None` if it is gone.
+    /// Changes an account.
     ///
     /// [`StoreError::Conflict`]: the user name is taken.
     pub async fn update_user(
         &self,
         id: UserId,
         change: UserChange,
-    ) -> Result<Option<UserRecord>, StoreError> {
+    ) -> Result<UserUpdate, StoreError> {
         self.write(move |db| {
-            db.prepare_cached(
-                "UPDATE users SET display_name = coalesce(?2, display_name),
-                 username = coalesce(?3, username), username_folded = coalesce(?4, username_folded),
-                 password_hash = coalesce(?5, password_hash) WHERE id = ?1",
-            )?
-            .execute(params![
-                id.0,
-                change.display_name,
-                change.username,
-                change.username.as_deref().map(folded),
-                change.password_hash
-            ])?;
-            Ok(select_user(db, "id = ?", id.0)?)
+            let changed = db
+                .prepare_cached(
+                    "UPDATE users SET display_name = coalesce(?2, display_name),
+                     username = coalesce(?3, username),
+                     username_folded = coalesce(?4, username_folded),
+                     password_hash = coalesce(?5, password_hash)
+                     WHERE id = ?1 AND (?3 IS NULL OR username IS NULL)",
+                )?
+                .execute(params![
+                    id.0,
+                    change.display_name,
+                    change.username,
+                    change.username.as_deref().map(folded),
+                    change.password_hash
+                ])?;
+            Ok(match select_user(db, "id = ?", id.0)? {
+                Some(user) if changed == 1 => UserUpdate::Done(user),
+                Some(_) => UserUpdate::HasName,
+                None => UserUpdate::Gone,
+            })
         })
         .await
     }

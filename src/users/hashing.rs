@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::thread::available_parallelism;
 
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::UserError;
 
@@ -28,12 +28,26 @@ impl Pool {
         Self { waiting: Semaphore::new(WAITING_MAX), running: Arc::new(Semaphore::new(running)) }
     }
 
+    /// A place in the queue, for one job after the other. Whoever changes something that a later
+    /// job is needed for takes it first: a refusal has to come before the change.
+    pub(super) fn place(&self) -> Result<Place<'_>, UserError> {
+        let place = self.waiting.try_acquire().map_err(|_| UserError::Busy)?;
+        Ok(Place { running: &self.running, _place: place })
+    }
+}
+
+/// A place in the queue of a [`Pool`].
+pub(super) struct Place<'a> {
+    running: &'a Arc<Semaphore>,
+    _place: SemaphorePermit<'a>,
+}
+
+impl Place<'_> {
     pub(super) async fn run<T: Send + 'static>(
         &self,
         job: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, UserError> {
-        let _place = self.waiting.try_acquire().map_err(|_| UserError::Busy)?;
-        let turn = Arc::clone(&self.running).acquire_owned().await.map_err(|_| UserError::Busy)?;
+        let turn = Arc::clone(self.running).acquire_owned().await.map_err(|_| UserError::Busy)?;
         let done = tokio::task::spawn_blocking(move || {
             let result = job();
             // Held by the job and not by who waits for it: that one may go away.

@@ -18,12 +18,12 @@ use std::time::{Duration, SystemTime};
 use serde::Serialize;
 use thiserror::Error;
 
-use self::hashing::Pool;
+use self::hashing::{Place, Pool};
 use crate::auth::passwords;
 use crate::auth::secrets::{digest, random_bytes};
 use crate::auth::{Claims, Secret, TokenError, Tokens};
 use crate::ids::{SessionId, Timestamp, UserId};
-use crate::store::{NewSession, Rotation, Store, StoreError, UserChange, UserRecord};
+use crate::store::{NewSession, Rotation, Store, StoreError, UserChange, UserRecord, UserUpdate};
 
 /// Letters of a user name.
 const USERNAME_CHARS: std::ops::RangeInclusive<usize> = 3..=32;
@@ -122,8 +122,8 @@ impl Users {
         Self { store, tokens, refresh_lifetime, pool: Pool::new(), on_reuse }
     }
 
-    /// Takes the sessions that ended before this start, whose access tokens are still to be
-    /// refused, from the store.
+    /// Takes the sessions whose access tokens are still to be refused from the store, which forgets
+    /// what has expired; for the start, and for once in a while.
     pub async fn load_revocations(&self) -> Result<(), StoreError> {
         for (session, until) in self.store.revocations(Timestamp::now()).await? {
             self.tokens.revoke(session, until.into());
@@ -143,12 +143,7 @@ impl Users {
 
     /// A new account with a user name and a password; the caller signs in with them next.
     pub async fn register(&self, profile: Profile) -> Result<UserRecord, UserError> {
-        let mut errors = check(&profile);
-        for (field, value) in [("username", &profile.username), ("password", &profile.password)] {
-            if value.is_none() {
-                errors.push(FieldError::new(field, "is missing"));
-            }
-        }
+        let errors = check(&profile);
         let (Some(username), Some(password), true) =
             (profile.username, profile.password, errors.is_empty())
         else {
@@ -167,11 +162,11 @@ impl Users {
 
     /// Signs in by user name and password. Whatever is wrong with them costs the same time.
     pub async fn sign_in(&self, username: &str, password: String) -> Result<SignedIn, UserError> {
+        let place = self.pool.place()?;
         let plausible = is_username(username) && is_password(&password);
         let user = if plausible { self.store.user_by_name(username).await? } else { None };
         let hash = user.as_ref().and_then(|user| user.password_hash.clone());
-        let right = self
-            .pool
+        let right = place
             .run(move || {
                 let phc = hash.as_deref().unwrap_or(passwords::decoy());
                 // A password of any length would be hashed as long as it is.
@@ -186,7 +181,7 @@ impl Users {
             StoreError::Conflict(_) => UserError::WrongCredentials,
             other => other.into(),
         })?;
-        self.signed_in(user, id, refresh_token).await
+        self.signed_in(&place, user, id, refresh_token).await
     }
 
     /// Signs a new guest in.
@@ -196,6 +191,7 @@ impl Users {
         if !errors.is_empty() {
             return Err(UserError::Invalid(errors));
         }
+        let place = self.pool.place()?;
         let user = UserRecord {
             id: UserId::new(),
             username: None,
@@ -206,11 +202,12 @@ impl Users {
         let (session, refresh_token) = self.new_session(user.id);
         let id = session.id;
         self.store.create_user(user.clone(), Some(session)).await?;
-        self.signed_in(user, id, refresh_token).await
+        self.signed_in(&place, user, id, refresh_token).await
     }
 
     /// Gives a new pair for a refresh token. A second use of one ends its session.
     pub async fn refresh(&self, refresh_token: &str) -> Result<SignedIn, UserError> {
+        let place = self.pool.place()?;
         let (now, next) = (Timestamp::now(), Secret::random());
         let rotation = self.store.rotate_refresh_token(
             digest(refresh_token),
@@ -222,7 +219,7 @@ impl Users {
         match rotation.await? {
             Rotation::Rotated { user, session } => {
                 let user = self.store.user(user).await?.ok_or(UserError::BadRefreshToken)?;
-                self.signed_in(user, session, next).await
+                self.signed_in(&place, user, session, next).await
             }
             Rotation::Reused { session } => {
                 self.tokens.revoke(session, self.revoked_until().into());
@@ -269,7 +266,11 @@ impl Users {
         };
         let Profile { username, display_name, .. } = profile;
         let change = UserChange { display_name, username, password_hash };
-        self.store.update_user(id, change).await.map_err(taken)?.ok_or(UserError::Gone)
+        match self.store.update_user(id, change).await.map_err(taken)? {
+            UserUpdate::Done(user) => Ok(user),
+            UserUpdate::Gone => Err(UserError::Gone),
+            UserUpdate::HasName => Err(UserError::Taken),
+        }
     }
 
     /// Removes an account, and gives its sessions, which have ended.
@@ -283,7 +284,7 @@ impl Users {
     }
 
     async fn hash(&self, password: String) -> Result<String, UserError> {
-        self.pool.run(move || passwords::hash(&password, random_bytes())).await
+        self.pool.place()?.run(move || passwords::hash(&password, random_bytes())).await
     }
 
     fn new_session(&self, user: UserId) -> (NewSession, Secret) {
@@ -295,13 +296,13 @@ impl Users {
 
     async fn signed_in(
         &self,
+        place: &Place<'_>,
         user: UserRecord,
         session: SessionId,
         refresh_token: Secret,
     ) -> Result<SignedIn, UserError> {
         let (tokens, id) = (Arc::clone(&self.tokens), user.id);
-        let access_token =
-            self.pool.run(move || tokens.issue(id, session, SystemTime::now())).await?;
+        let access_token = place.run(move || tokens.issue(id, session, SystemTime::now())).await?;
         let expires_in = self.tokens.access_lifetime();
         Ok(SignedIn { access_token, refresh_token, expires_in, user })
     }

@@ -13,6 +13,8 @@ use crate::auth::{Claims, Secret};
 pub const TICKET_SECONDS: u64 = 30;
 /// Tickets that are not used yet; more are refused.
 const TICKETS_MAX: usize = 65_536;
+/// The same for one session.
+const SESSION_TICKETS_MAX: usize = 16;
 
 /// The tickets of this node.
 #[derive(Default)]
@@ -25,10 +27,9 @@ impl SocketTickets {
     pub fn issue(&self, claims: Claims) -> Option<Secret> {
         let now = Instant::now();
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        if open.len() >= TICKETS_MAX {
-            open.retain(|_, (_, until)| *until > now);
-        }
-        if open.len() >= TICKETS_MAX {
+        open.retain(|_, (_, until)| *until > now);
+        let own = open.values().filter(|(other, _)| other.session == claims.session).count();
+        if own >= SESSION_TICKETS_MAX || open.len() >= TICKETS_MAX {
             return None;
         }
         let ticket = Secret::random();

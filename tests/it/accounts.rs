@@ -217,6 +217,8 @@ fn who_is_deleted_is_nobody_in_past_matches() {
 fn an_ill_formed_sign_in_is_a_wrong_one() {
     let server = shared();
     for body in [
+        json!([]),
+        json!(null),
         json!({}),
         json!({"username": "someone"}),
         json!({"username": 5, "password": "correct horse"}),
@@ -224,4 +226,33 @@ fn an_ill_formed_sign_in_is_a_wrong_one() {
     ] {
         server.call("POST", "/v1/sessions").json(&body).send().problem(401);
     }
+}
+
+#[test]
+fn who_signs_out_and_hangs_up_is_signed_out() {
+    let server = shared();
+    for _ in 0..10 {
+        let user = server.guest();
+        server.call("DELETE", "/v1/sessions/current").token(&user.token).send_and_hang_up();
+        until("the access token is refused", || {
+            (server.get(&user, "/v1/users/me").status == 401).then_some(())
+        });
+    }
+}
+
+#[test]
+fn who_is_deleted_takes_nothing_from_the_others() {
+    let server = shared();
+    let users = [server.guest(), server.guest()];
+    let body = json!({"game": "relay", "options": {"players": 2}});
+    let id = server.seated(&body, &[&users[0], &users[1]]);
+    let mut first = server.play(&users[0], &id);
+    let seq = first.accepted(7, &json!({"send": 1}));
+    assert_eq!(server.delete(&users[1], "/v1/users/me").status, 204);
+    assert_eq!(first.expect("event")["event"]["left"]["seat"], 1);
+    assert_eq!(first.accepted(7, &json!({"send": 1})), seq, "applied once");
+    let path = format!("/v1/matches/{id}/socket?after=0");
+    let (mut watcher, _) = server.connect(&server.guest(), &path);
+    let told = format!("{:?}", watcher.pending());
+    assert!(!told.contains(&users[1].id), "{told}");
 }

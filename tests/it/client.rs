@@ -189,6 +189,11 @@ impl Call {
         Answer::read(&mut stream, &self.method).unwrap()
     }
 
+    /// Sends it and does not wait for the answer.
+    pub fn send_and_hang_up(self) {
+        open(self.address).unwrap().write_all(&self.bytes()).unwrap();
+    }
+
     fn bytes(&self) -> Vec<u8> {
         let Self { address, method, path, headers, body } = self;
         let mut head = format!("{method} {path} HTTP/1.1\r\nHost: {address}\r\n");

@@ -233,6 +233,22 @@ fn a_private_match_is_nobodys_business() {
 }
 
 #[test]
+fn who_leaves_a_private_match_hears_no_more_of_it() {
+    let server = shared();
+    let users = [server.guest(), server.guest()];
+    let body = json!({"game": "relay", "visibility": "private", "options": {"players": 2}});
+    let id = server.seated(&body, &[&users[0], &users[1]]);
+    let mut gone = server.play(&users[1], &id);
+    assert_eq!(server.delete(&users[1], &format!("/v1/matches/{id}/players/me")).status, 204);
+    assert_eq!(gone.closed(), 1008);
+    let path = format!("/v1/matches/{id}");
+    server.get(&users[1], &path).problem(404);
+    let unknown = server.delete(&users[1], &format!("/v1/matches/{NOBODYS}/players/me"));
+    let left = server.delete(&users[1], &format!("{path}/players/me"));
+    assert_eq!(left.problem(404)["detail"], unknown.problem(404)["detail"]);
+}
+
+#[test]
 fn lists_are_paged_and_filtered() {
     let server = shared();
     let (user, other) = (server.guest(), server.guest());

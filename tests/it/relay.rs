@@ -184,3 +184,18 @@ fn commands_that_are_none_are_refused() {
     sockets[0].accepted(1, &json!({"send": null}));
     assert_eq!(sockets[1].event()["event"], json!({"send": null}));
 }
+
+#[test]
+fn what_was_for_a_seat_is_not_for_who_sits_there_next() {
+    let server = shared();
+    let (id, users, mut sockets) = room(&server, 2);
+    sockets[0].accepted(1, &json!({"send": "secret", "to": [1]}));
+    sockets[1].accepted(1, &json!({"send": "public"}));
+    assert_eq!(server.delete(&users[1], &format!("/v1/matches/{id}/players/me")).status, 204);
+    let next = server.guest();
+    server.post(&next, &format!("/v1/matches/{id}/players"), &json!({})).expect(201);
+    let (mut socket, welcome) = server.connect(&next, &format!("/v1/matches/{id}/socket?after=3"));
+    assert_eq!((&welcome["seat"], &welcome["resumed"]), (&json!(1), &json!(true)));
+    let told = Value::Array(socket.pending()).to_string();
+    assert!(told.contains("public") && !told.contains("secret"), "{told}");
+}

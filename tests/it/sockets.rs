@@ -341,3 +341,74 @@ fn who_comes_back_in_time_plays_on() {
     first.accepted(1, &json!({"place": 4}));
     assert_eq!(second.event()["event"], json!({"placed": 4}));
 }
+
+#[test]
+fn only_get_is_upgraded() {
+    let server = shared();
+    let user = server.guest();
+    let head = call(server.public, "HEAD", "/v1/play/relay/socket")
+        .header("Connection", "Upgrade")
+        .header("Upgrade", "websocket")
+        .header("Sec-WebSocket-Version", "13")
+        .header("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ==")
+        .token(&user.token)
+        .send();
+    assert_eq!(head.status, 426);
+}
+
+#[test]
+fn requests_that_were_given_up_leave_nothing_in_memory() {
+    let server = Server::start();
+    let user = server.guest();
+    for n in 0..200 {
+        let path = format!("/v1/matches/00000000-0000-7000-8000-{n:012}/socket");
+        upgrade(server.public, &path).token(&user.token).send_and_hang_up();
+    }
+    until("no match is in memory", || {
+        let metrics = call(server.admin, "GET", "/metrics").send().text();
+        metrics.contains("\ngameserver_matches_loaded 0\n").then_some(())
+    });
+}
+
+#[test]
+fn who_missed_thousands_of_events_is_told_all_of_them() {
+    let server = Server::with(&[("COMMANDS_PER_SECOND", "100000")]);
+    let users = [server.guest(), server.guest()];
+    let body = json!({"game": "pairs", "options": {"pairs": 32}});
+    let id = server.seated(&body, &[&users[0], &users[1]]);
+    let mut sockets = [server.play(&users[0], &id), server.play(&users[1], &id)];
+    // Two cards that are no pair are turned up and hidden again, over and over.
+    let mut seq = 0;
+    let (mut turn, mut ids) = (0, [0, 0]);
+    let [first, second] = no_pair(&mut sockets[0], &mut ids[0]);
+    while seq < 4500 {
+        turn = 1 - turn;
+        for place in [first, second] {
+            ids[turn] += 1;
+            seq = sockets[turn].accepted(ids[turn], &json!({ "flip": place }));
+        }
+    }
+    let path = format!("/v1/matches/{id}/socket?after=0");
+    let (mut late, welcome) = server.connect(&server.guest(), &path);
+    assert_eq!((&welcome["resumed"], &welcome["seq"]), (&json!(true), &json!(seq)));
+    for expected in 1..=seq {
+        assert_eq!(late.event()["seq"], expected);
+    }
+}
+
+/// Turns cards up, two and two, until two are no pair; gives their places.
+fn no_pair(socket: &mut Socket, last_id: &mut u64) -> [u64; 2] {
+    for first in (0..64).step_by(2) {
+        let mut cards = Vec::new();
+        for place in [first, first + 1] {
+            *last_id += 1;
+            socket.command(*last_id, &json!({ "flip": place }));
+            cards.push(socket.event()["event"]["card"].clone());
+            socket.expect("ack");
+        }
+        if cards[0] != cards[1] {
+            return [first, first + 1];
+        }
+    }
+    unreachable!("not all neighbours are pairs")
+}

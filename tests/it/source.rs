@@ -20,6 +20,7 @@ const ROOMS: &[&str] = &[
     "auth",
     "games",
     "web",
+    "vital",
     "platform",
     "ids",
 ];

@@ -1,8 +1,11 @@
 //! Accounts and sessions.
 
+use std::sync::Arc;
+
 use hyper::StatusCode;
 use hyper::header::{HeaderValue, LOCATION};
 use serde::Serialize;
+use tracing::Instrument as _;
 
 use super::id;
 use crate::http::input::Fields;
@@ -71,11 +74,14 @@ pub(super) async fn register(http: &Http, request: Request) -> Result<Response, 
 }
 
 pub(super) async fn sign_in(http: &Http, request: Request) -> Result<Response, Refusal> {
-    let mut fields = Fields::read(request).await?;
+    // Ill-formed or wrong: there is nothing to be learnt from the difference.
+    let wrong = |refusal: Refusal| {
+        if refusal.is_invalid() { UserError::WrongCredentials.into() } else { refusal }
+    };
+    let mut fields = Fields::read(request).await.map_err(wrong)?;
     let username = fields.required_text("username");
     let password = fields.required_text("password");
-    // Ill-formed or wrong: there is nothing to be learnt from the difference.
-    fields.end().map_err(|_| UserError::WrongCredentials)?;
+    fields.end().map_err(wrong)?;
     Ok(session(&http.users.sign_in(&username, password).await?))
 }
 
@@ -90,13 +96,20 @@ pub(super) async fn refresh(http: &Http, request: Request) -> Result<Response, R
     let mut fields = Fields::read(request).await?;
     let refresh_token = fields.required_text("refresh_token");
     fields.end()?;
-    Ok(session(&http.users.refresh(&refresh_token).await?))
+    let users = Arc::clone(&http.users);
+    let refreshed = to_the_end(async move { users.refresh(&refresh_token).await }).await?;
+    Ok(session(&refreshed?))
 }
 
 pub(super) async fn sign_out(http: &Http, request: &Request) -> Result<Response, Refusal> {
     let claims = http.claims(request.headers())?;
-    http.users.sign_out(claims.session).await?;
-    http.registry.close_sessions(&[claims.session]);
+    let (users, registry) = (Arc::clone(&http.users), Arc::clone(&http.registry));
+    to_the_end(async move {
+        users.sign_out(claims.session).await?;
+        registry.close_sessions(&[claims.session]);
+        Ok::<_, Refusal>(())
+    })
+    .await??;
     Ok(empty(StatusCode::NO_CONTENT))
 }
 
@@ -118,13 +131,25 @@ pub(super) async fn update_me(http: &Http, request: Request) -> Result<Response,
     Ok(json(StatusCode::OK, &User::from(&user)))
 }
 
+/// Does what must not stop half-way when the client goes away or the deadline passes.
+async fn to_the_end<T: Send + 'static>(
+    work: impl Future<Output = T> + Send + 'static,
+) -> Result<T, Refusal> {
+    tokio::spawn(work.in_current_span()).await.map_err(|_| Refusal::internal())
+}
+
 /// The user leaves the matches that are played here before the account goes, so that nobody waits.
 pub(super) async fn delete_me(http: &Http, request: &Request) -> Result<Response, Refusal> {
     let claims = http.claims(request.headers())?;
-    let left = http.registry.leave_all(claims.user).await;
-    let sessions = http.users.delete(claims.user).await?;
-    http.registry.close_sessions(&sessions);
-    http.registry.reload(&left).await;
+    let (users, registry) = (Arc::clone(&http.users), Arc::clone(&http.registry));
+    to_the_end(async move {
+        registry.leave_all(claims.user).await?;
+        let sessions = users.delete(claims.user).await?;
+        registry.close_sessions(&sessions);
+        registry.forget_user(claims.user);
+        Ok::<_, Refusal>(())
+    })
+    .await??;
     Ok(empty(StatusCode::NO_CONTENT))
 }
 

@@ -57,7 +57,7 @@ pub(in crate::http) fn asset(asset: &'static Asset, request: &Request) -> Respon
     ];
     let headers = response.headers_mut();
     headers.extend(fields.map(|(name, value)| (name, HeaderValue::from_static(value))));
-    if gzip && !headers.is_empty() {
+    if gzip {
         headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
     }
     response

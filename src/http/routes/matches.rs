@@ -55,8 +55,8 @@ struct Seated {
 
 impl<'a> Match<'a> {
     fn of(http: &Http, record: &'a MatchRecord, viewer: UserId) -> Self {
-        let live = http.registry.live_state(record.id);
-        let (connected, seq) = live.map_or((Vec::new(), record.seq), |live| live);
+        let live = http.registry.live_state(record);
+        let (connected, seq) = live.unwrap_or((Vec::new(), record.seq));
         let plays = record.players.iter().any(|player| player.user == Some(viewer));
         Self {
             id: record.id,

@@ -7,10 +7,10 @@ use std::time::SystemTime;
 use bytes::Bytes;
 use fastwebsockets::upgrade::{is_upgrade_request, upgrade};
 use http_body_util::Full;
-use hyper::StatusCode;
 use hyper::header::{
     HeaderValue, ORIGIN, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION,
 };
+use hyper::{Method, StatusCode};
 use hyper_util::rt::TokioIo;
 use serde::Serialize;
 use tokio::net::TcpStream;
@@ -114,7 +114,10 @@ impl Wish {
 fn is_websocket(request: &Request) -> bool {
     let headers = request.headers();
     let version = headers.get(SEC_WEBSOCKET_VERSION).map(HeaderValue::as_bytes);
-    is_upgrade_request(request) && version == Some(b"13") && headers.contains_key(SEC_WEBSOCKET_KEY)
+    *request.method() == Method::GET
+        && is_upgrade_request(request)
+        && version == Some(b"13")
+        && headers.contains_key(SEC_WEBSOCKET_KEY)
 }
 
 /// Who asks: by a ticket, which is used up, or by an access token.

@@ -48,7 +48,8 @@ CREATE TABLE matches (
     snapshot TEXT
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX matches_by_state ON matches (state, id);
-CREATE INDEX matches_by_game ON matches (game, state, id);
+CREATE INDEX matches_by_game ON matches (game, id);
+CREATE INDEX matches_by_game_and_state ON matches (game, state, id);
 
 CREATE TABLE match_players (
     match_id BLOB NOT NULL REFERENCES matches ON DELETE CASCADE,
