@@ -197,7 +197,11 @@ impl From<UserError> for Refusal {
     fn from(error: UserError) -> Self {
         match error {
             UserError::Invalid(errors) => Self::invalid(errors),
-            UserError::Taken => Self::conflict("the user name is taken"),
+            UserError::Taken => {
+                let mut refusal = Self::conflict("the user name is taken");
+                refusal.0.errors = vec![FieldError::new("username", "is taken")];
+                refusal
+            }
             UserError::WrongCredentials | UserError::BadRefreshToken | UserError::Gone => {
                 Self::unauthorized(error.to_string())
             }

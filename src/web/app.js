@@ -6,7 +6,7 @@
 
 import { BOARDS, PAIRS_MAX, gamePicture } from "./boards.js";
 import { Session } from "./client.js";
-import { h, openDialog, reconcile, say } from "./dom.js";
+import { h, openDialog, reconcile, say, set } from "./dom.js";
 import { MatchPage } from "./match.js";
 
 const POLL_MS = 2_000;
@@ -39,7 +39,12 @@ function toast(text) {
 }
 
 function report(problem) {
-  toast(problem.message);
+  toast(sentence(problem.message));
+}
+
+/// What the server says is made to be part of a line in a log; here it stands for itself.
+function sentence(text) {
+  return `${text[0].toUpperCase()}${text.slice(1)}${/[.!?…]$/.test(text) ? "" : "."}`;
 }
 
 /// A button that rests while its work is under way, and tells what went wrong.
@@ -57,26 +62,31 @@ function noBoard() {
   const [rest, sockets] = ["/openapi.json", "/asyncapi.json"].map((path) =>
     h("a", { href: path, target: "_blank", rel: "noopener" }, path),
   );
-  return h("p.quiet", "There is no board here. How to speak to it: ", rest, " and ", sockets, ".");
+  const text = "This page has no board for it. A client of your own speaks ";
+  return h("p.quiet", text, rest, " and ", sockets, ".");
 }
 
 // Forms.
 
 function field(label, name, properties = {}) {
   const input = h("input", { name, ...properties });
-  return h("label", h("span", label), input, h("small.wrong", { "data-for": name }));
+  return h("label", h("span", label), input, h("small.wrong", { "data-for": name, role: "alert" }));
 }
 
 const nameField = (label, value = "") =>
   field(label, "display_name", { value, maxlength: 32, autocomplete: "nickname" });
 
-const accountFields = (password) => [
+const accountFields = (autocomplete) => [
   field("User name", "username", {
     required: true,
     autocomplete: "username",
     autocapitalize: "none",
   }),
-  field("Password", "password", { required: true, type: "password", autocomplete: password }),
+  field(
+    autocomplete === "new-password" ? "Password (8 characters or more)" : "Password",
+    "password",
+    { required: true, type: "password", autocomplete },
+  ),
 ];
 
 function stayField() {
@@ -95,12 +105,20 @@ function form(fields, label, act, kind = "primary") {
       [...element.querySelectorAll("[data-for]")].map((note) => [note.dataset.for, note]),
     );
     for (const note of [wrong, ...notes.values()]) say(note, "");
+    for (const name of notes.keys()) element.elements[name].removeAttribute("aria-invalid");
     submit.disabled = true;
     try {
       await act(values);
     } catch (problem) {
-      for (const { field: name, detail } of problem.errors) say(notes.get(name) ?? wrong, detail);
-      if (!problem.errors.some(({ field: name }) => notes.has(name))) say(wrong, problem.message);
+      // The one conflict that a form can meet: the user name is taken.
+      const isTaken = problem.status === 409 && !problem.errors.length;
+      const errors = isTaken ? [{ field: "username", detail: problem.message }] : problem.errors;
+      for (const { field: name, detail } of errors) {
+        say(notes.get(name) ?? wrong, sentence(detail));
+        if (notes.has(name)) set(element.elements[name], "aria-invalid", "true");
+      }
+      if (!errors.some(({ field: name }) => notes.has(name))) say(wrong, sentence(problem.message));
+      element.querySelector("[aria-invalid]")?.focus();
     } finally {
       submit.disabled = false;
     }
@@ -226,7 +244,7 @@ class LobbyPage {
   constructor() {
     const section = (key, label, empty, render) => {
       const list = h("ul.list", { "aria-label": label });
-      const nothing = h("p.quiet", empty);
+      const nothing = h("p.nothing", empty);
       this.#lists[key] = { list, nothing, render };
       return h("section", { "data-testid": key }, h("h2", label), nothing, list);
     };
@@ -236,6 +254,7 @@ class LobbyPage {
     this.element = h(
       "div.lobby",
       this.#offline,
+      h("h1", "What do you want to play?"),
       h("div.games", ...playable.map(gameCard)),
       h(
         "div.lists",
@@ -254,9 +273,9 @@ class LobbyPage {
         ),
       ),
       h(
-        "section",
+        "details",
         { hidden: !others.length },
-        h("h2", "For game clients of your own"),
+        h("summary", "Games without a board here"),
         noBoard(),
         h("dl.others", ...others.flatMap(otherGame)),
       ),
@@ -334,7 +353,8 @@ function gameCard({ name, title: label, description }) {
 const otherGame = ({ title: label, description }) => [h("dt", label), h("dd", description)];
 
 function line(match, note, label, address, kind = "") {
-  const names = match.players.map(({ display_name: name }) => name).join(", ") || "Nobody";
+  const others = match.players.filter(({ user }) => user !== session.user?.id);
+  const names = others.map(({ display_name: name }) => name).join(", ") || "Nobody else yet";
   const link = h(
     "a",
     {
@@ -456,7 +476,9 @@ async function choosePage() {
 
 function failedPage(problem) {
   const text =
-    problem.status === 404 ? "There is no such match, or it is private." : problem.message;
+    problem.status === 404
+      ? "There is no such match, or it is private."
+      : sentence(problem.message);
   const again = button("Try again", "primary", route);
   const lobby = h("a.button", { href: "#/" }, "To the lobby");
   return h(

@@ -49,6 +49,9 @@ const tictactoe = {
   /// What an event of the game means, in words.
   tell: (event, who) => `${who} took the ${cellName(event.placed)}.`,
 
+  /// How a match that was played to its end was won, or not.
+  sum: (state) => (winningLine(state.board) ? "Three in a row." : "Nobody has three in a row."),
+
   /// How long to wait before an event is shown, in milliseconds.
   pause: () => 0,
 
@@ -120,6 +123,12 @@ const pairs = {
     if (event.kept) return `${who} found a pair.`;
     if (event.hidden) return "The cards differ.";
     return `${who} turned over card ${event.flipped + 1}: ${faceName(event.card)}.`;
+  },
+
+  sum({ scores }, winners) {
+    const best = Math.max(...scores);
+    const all = scores.reduce((sum, score) => sum + score, 0);
+    return `${best} of ${all} pairs${winners.length > 1 ? " each" : ""}.`;
   },
 
   pause: (event) => (event.hidden ? LOOK_MS : 0),

@@ -43,6 +43,8 @@ const FACES = [
 
 /// How many there are: a card's number is below.
 export const FACES_MAX = FACES.length;
+/// What a winner gets.
+export const CROWN = FACES.findIndex(([name]) => name === "crown");
 
 /// A card's name.
 export function faceName(card) {

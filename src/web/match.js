@@ -4,6 +4,7 @@ import { BOARDS } from "./boards.js";
 import { Chat } from "./chat.js";
 import { MatchSocket } from "./client.js";
 import { h, openDialog, reconcile, say } from "./dom.js";
+import { CROWN, facePicture } from "./faces.js";
 import { Playback } from "./playback.js";
 
 /// Events that were missed are shown one by one, so many milliseconds apart …
@@ -11,6 +12,10 @@ const MISSED_MS = 400;
 /// … unless there are more than this.
 const MISSED_MAX = 8;
 const MOVES_SHOWN_MAX = 200;
+/// Pieces of paper that fly when you win.
+const CONFETTI = 30;
+/// How far they fly.
+const CONFETTI_REM = 28;
 const LOST = "Connection lost – it comes back by itself …";
 
 export class MatchPage {
@@ -165,6 +170,8 @@ export class MatchPage {
     if (event.ended) {
       this.#outcome = event.ended;
       this.#phase = "ended";
+      const live = seq > this.#historyEnd;
+      this.#parts.status.classList.toggle("cheers", live && this.#hasWon());
       if (this.#rules) this.#loadPlayback();
     }
   }
@@ -209,12 +216,23 @@ export class MatchPage {
     if (this.#moves.length > MOVES_SHOWN_MAX) this.#moves.shift();
   }
 
+  /// Why it ended as it did.
+  #reason({ reason, winners }) {
+    const why = { resigned: "By resignation.", timeout: "The other did not come back." };
+    if (reason === "completed") return this.#rules?.sum(this.#state, winners) ?? "";
+    return why[reason] ?? "";
+  }
+
+  #hasWon() {
+    return Boolean(this.#outcome?.winners.includes(this.#seat)) && !this.#outcome.draw;
+  }
+
   /// Whose turn it is, and what happened last.
   #status() {
     const turn = this.#state?.turn ?? null;
     if (this.#phase === "ended") {
-      const why = { resigned: "By resignation.", timeout: "The other did not come back." };
-      return [this.#outcome ? this.#result(this.#outcome) : "", why[this.#outcome?.reason] ?? ""];
+      const outcome = this.#outcome;
+      return outcome ? [this.#result(outcome), this.#reason(outcome)] : ["", ""];
     }
     const last = this.#moves.at(-1)?.text ?? "";
     if (this.#phase === "open") {
@@ -278,8 +296,8 @@ export class MatchPage {
       .request("GET", `/v1/matches/${this.#id}`)
       .catch(() => null);
     if (!match) return;
-    const code = match.join_code ? `?code=${encodeURIComponent(match.join_code)}` : "";
-    this.#parts.link.value = `${location.origin}/#/m/${this.#id}${code}`;
+    const seat = match.join_code ? `code=${encodeURIComponent(match.join_code)}` : "join";
+    this.#parts.link.value = `${location.origin}/#/m/${this.#id}?${seat}`;
     this.#parts.isPrivate.hidden = match.visibility !== "private";
     this.#draw();
   }
@@ -313,7 +331,22 @@ export class MatchPage {
     parts.turn = h("strong");
     parts.last = h("span");
     const live = { role: "status", "aria-live": "polite" };
-    parts.status = h("p.status", { ...live, "data-testid": "status" }, parts.turn, parts.last);
+    const hidden = { "aria-hidden": "true" };
+    const confetti = Array.from({ length: CONFETTI }, (_, place) => {
+      const piece = h("i.confetti", hidden);
+      piece.style.setProperty("--x", `${(place / CONFETTI - 0.5) * CONFETTI_REM}rem`);
+      piece.style.setProperty("--y", `${Math.random() * CONFETTI_REM}rem`);
+      return piece;
+    });
+    parts.crown = h("span.crown", { ...hidden, hidden: true }, facePicture(CROWN));
+    parts.status = h(
+      "p.status",
+      { ...live, "data-testid": "status" },
+      parts.crown,
+      parts.turn,
+      parts.last,
+      ...confetti,
+    );
     parts.linkText = h("span");
     parts.retry = button("Try now", "small", () => this.#socket.reconnect());
     parts.banner = h(
@@ -335,9 +368,9 @@ export class MatchPage {
         parts.status,
         this.#layInvitation(),
         parts.stage,
-        this.#playback.element,
         parts.actions,
       ),
+      this.#playback.element,
       h(
         "aside",
         h("section", h("h2", "Players"), parts.players),
@@ -368,6 +401,9 @@ export class MatchPage {
     say(this.#parts.last, last);
     const myTurn = this.#isMyTurn();
     this.#parts.status.classList.toggle("mine", myTurn);
+    this.#parts.status.classList.toggle("over", this.#phase === "ended");
+    this.#parts.status.classList.toggle("won", this.#hasWon());
+    this.#parts.crown.hidden = !this.#hasWon();
     document.title = `${myTurn ? "● Your turn – " : ""}${this.#parts.title.textContent}`;
     this.#parts.watching.hidden = this.#seat !== null || this.#phase === "open";
     this.#parts.invitation.hidden = this.#phase !== "open" || !this.#parts.link.value;
@@ -395,23 +431,24 @@ export class MatchPage {
       you: seat === this.#seat,
       left: this.#players.get(seat).left,
       away: !this.#connected.get(seat) && this.#phase !== "ended",
-      turn: state?.turn === seat,
+      turn: state?.turn === seat && this.#phase !== "open",
       won: Boolean(this.#outcome?.winners.includes(seat)),
-      score: state?.scores?.[seat],
+      draw: Boolean(this.#outcome?.draw),
+      score: this.#phase === "open" ? undefined : state?.scores?.[seat],
       role: this.#rules?.role(seat),
     }));
   }
 
-  #playerLine({ seat, name, you, left, away, turn, won, score, role }) {
+  #playerLine({ seat, name, you, left, away, turn, won, draw, score, role }) {
     const note =
       left === "resigned" ? "resigned" : left ? "left" : away ? "away" : you ? "you" : "";
     return h(
       "li",
       { class: `player ${turn ? "turn" : ""} ${away || left ? "away" : ""}` },
-      h(`i.token.seat-${seat}`, role ?? ""),
+      h(`i.token.seat-${seat}`, { "aria-hidden": !role }, role ?? [...name][0]),
       h("span.name", name),
       note ? h("span.note", note) : null,
-      won ? h("span.note.won", "won") : null,
+      won ? h("span.note.won", draw ? "draw" : "won") : null,
       score === undefined
         ? null
         : h("span.score", { "aria-label": `${score} pairs` }, String(score)),

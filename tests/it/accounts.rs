@@ -53,7 +53,8 @@ fn names_that_differ_in_case_alone_are_one_name() {
     let server = shared();
     register(&server, "Twin").expect(201);
     for name in ["Twin", "twin", "TWIN"] {
-        register(&server, name).problem(409);
+        let problem = register(&server, name).problem(409);
+        assert_eq!(problem["errors"][0]["field"], "username");
     }
 }
 
