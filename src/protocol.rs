@@ -5,6 +5,7 @@
 //! every socket ([`Frame`]). The public contract names the messages; `docs/protocol.md` the rest.
 
 use std::borrow::Cow;
+use std::cell::RefCell;
 use std::sync::{Arc, OnceLock};
 
 use fastwebsockets::OpCode;
@@ -290,25 +291,25 @@ pub enum ServerMessage<'a> {
 
 /// A whole WebSocket frame to clients, encoded once and shared by all sockets it goes to.
 pub struct Frame {
-    json: Vec<u8>,
+    json: Box<[u8]>,
     /// Made when the first `MessagePack` socket takes it; a control frame has none of its own.
-    msgpack: Option<OnceLock<Vec<u8>>>,
+    msgpack: Option<OnceLock<Box<[u8]>>>,
 }
 
 impl Frame {
     /// Encodes a message.
     pub fn message(message: &ServerMessage<'_>) -> Arc<Self> {
-        let mut json = vec![0; HEAD_SPACE];
-        // All keys are strings and all numbers finite: this can't fail.
-        serde_json::to_writer(&mut json, message).expect("a message is JSON");
-        Arc::new(Self { json: with_head(OpCode::Text, json), msgpack: Some(OnceLock::new()) })
+        let json = encoded(OpCode::Text, |payload| {
+            // All keys are strings and all numbers finite: this can't fail.
+            serde_json::to_writer(payload, message).expect("a message is JSON");
+        });
+        Arc::new(Self { json, msgpack: Some(OnceLock::new()) })
     }
 
     /// A control frame (RFC 6455 5.5), the same in every codec.
     pub fn control(opcode: OpCode, payload: &[u8]) -> Arc<Self> {
-        let mut bytes = vec![0; HEAD_SPACE];
-        bytes.extend_from_slice(payload);
-        Arc::new(Self { json: with_head(opcode, bytes), msgpack: None })
+        let json = encoded(opcode, |bytes| bytes.extend_from_slice(payload));
+        Arc::new(Self { json, msgpack: None })
     }
 
     /// A close frame.
@@ -329,20 +330,22 @@ impl Frame {
         self.json.windows(text.len()).any(|window| window == text.as_bytes())
     }
 
-    fn to_msgpack(&self) -> Vec<u8> {
+    fn to_msgpack(&self) -> Box<[u8]> {
         // What goes out was checked when it came in, so it can be read back.
         let head = head_bytes(self.json[1]);
         let value: serde_json::Value =
             serde_json::from_slice(&self.json[head..]).unwrap_or_default();
-        let mut bytes = vec![0; HEAD_SPACE];
-        rmp_serde::encode::write_named(&mut bytes, &value)
-            .expect("memory takes all that is written");
-        with_head(OpCode::Binary, bytes)
+        encoded(OpCode::Binary, |payload| {
+            rmp_serde::encode::write_named(payload, &value)
+                .expect("memory takes all that is written");
+        })
     }
 }
 
-/// Room for the longest head of a server's frame: 2 bytes and 8 for the length (RFC 6455 5.2).
-const HEAD_SPACE: usize = 10;
+/// The longest head of a server's frame: 2 bytes and 8 for the length (RFC 6455 5.2).
+const HEAD_BYTES_MAX: usize = 10;
+/// What a thread keeps of the buffer that it encodes in.
+const KEPT_BYTES: usize = 64 * 1024;
 
 /// The size of an unmasked frame's head, from its second byte.
 fn head_bytes(length: u8) -> usize {
@@ -353,10 +356,25 @@ fn head_bytes(length: u8) -> usize {
     }
 }
 
-/// Puts the head of an unmasked frame before the payload that follows [`HEAD_SPACE`].
-fn with_head(opcode: OpCode, mut bytes: Vec<u8>) -> Vec<u8> {
-    let length = (bytes.len() - HEAD_SPACE) as u64;
-    let mut head = [0; HEAD_SPACE];
+/// An unmasked frame whose payload `write` appends to a buffer of the thread's, so that the frame
+/// itself, which may be kept for long, is allocated once and at its size.
+fn encoded(opcode: OpCode, write: impl FnOnce(&mut Vec<u8>)) -> Box<[u8]> {
+    thread_local! {
+        static PAYLOAD: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+    }
+    PAYLOAD.with_borrow_mut(|payload| {
+        payload.clear();
+        write(payload);
+        let (head, head_bytes) = head(opcode, payload.len() as u64);
+        let frame = [&head[..head_bytes], payload].concat().into_boxed_slice();
+        payload.shrink_to(KEPT_BYTES);
+        frame
+    })
+}
+
+/// The head of an unmasked frame, and how long it is.
+fn head(opcode: OpCode, length: u64) -> ([u8; HEAD_BYTES_MAX], usize) {
+    let mut head = [0; HEAD_BYTES_MAX];
     head[0] = 0x80 | opcode as u8;
     let size = match length {
         0..=125 => {
@@ -374,7 +392,5 @@ fn with_head(opcode: OpCode, mut bytes: Vec<u8>) -> Vec<u8> {
             10
         }
     };
-    bytes.drain(..HEAD_SPACE - size);
-    bytes[..size].copy_from_slice(&head[..size]);
-    bytes
+    (head, size)
 }

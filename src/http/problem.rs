@@ -199,7 +199,7 @@ impl From<UserError> for Refusal {
             UserError::Invalid(errors) => Self::invalid(errors),
             UserError::Taken => {
                 let mut refusal = Self::conflict("the user name is taken");
-                refusal.0.errors = vec![FieldError::new("username", "is taken")];
+                refusal.0.errors = vec![FieldError::new("username", "the user name is taken")];
                 refusal
             }
             UserError::WrongCredentials | UserError::BadRefreshToken | UserError::Gone => {

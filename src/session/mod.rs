@@ -201,15 +201,21 @@ impl Session {
     /// Writes all that was taken.
     fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while !self.writing.is_empty() {
-            let mut slices = [IoSlice::new(&[]); WRITE_FRAMES_MAX];
-            let mut count = 0;
-            for (slice, frame) in slices.iter_mut().zip(&self.writing) {
-                let skip = if count == 0 { self.written } else { 0 };
-                *slice = IoSlice::new(&frame.bytes(self.outbox.codec)[skip..]);
-                count += 1;
-            }
             let stream = Pin::new(&mut self.stream);
-            let written = ready!(stream.poll_write_vectored(cx, &slices[..count]))?;
+            let codec = self.outbox.codec;
+            let first = self.writing.front().map(|frame| &frame.bytes(codec)[self.written..]);
+            let written = if self.writing.len() == 1 {
+                ready!(stream.poll_write(cx, first.unwrap_or_default()))?
+            } else {
+                let rest = self.writing.iter().skip(1).map(|frame| frame.bytes(codec));
+                let mut slices = [IoSlice::new(&[]); WRITE_FRAMES_MAX];
+                let mut count = 0;
+                for (slice, bytes) in slices.iter_mut().zip(first.into_iter().chain(rest)) {
+                    *slice = IoSlice::new(bytes);
+                    count += 1;
+                }
+                ready!(stream.poll_write_vectored(cx, &slices[..count]))?
+            };
             self.advance(written);
         }
         Poll::Ready(Ok(()))

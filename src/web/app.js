@@ -110,14 +110,11 @@ function form(fields, label, act, kind = "primary") {
     try {
       await act(values);
     } catch (problem) {
-      // The one conflict that a form can meet: the user name is taken.
-      const isTaken = problem.status === 409 && !problem.errors.length;
-      const errors = isTaken ? [{ field: "username", detail: problem.message }] : problem.errors;
-      for (const { field: name, detail } of errors) {
+      for (const { field: name, detail } of problem.errors) {
         say(notes.get(name) ?? wrong, sentence(detail));
         if (notes.has(name)) set(element.elements[name], "aria-invalid", "true");
       }
-      if (!errors.some(({ field: name }) => notes.has(name))) say(wrong, sentence(problem.message));
+      if (!problem.errors.some(({ field: name }) => notes.has(name))) say(wrong, sentence(problem.message));
       element.querySelector("[aria-invalid]")?.focus();
     } finally {
       submit.disabled = false;
