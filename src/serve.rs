@@ -40,7 +40,7 @@ const LOCK_FILE: &str = "gameserver.lock";
 const ADMIN_CONNECTIONS_MAX: usize = 64;
 /// Tasks that a worker runs before it looks into the queue that all share. With more sockets awake
 /// than fit into a worker's own queue (256) the others wait there, and not for long.
-const GLOBAL_QUEUE_INTERVAL: u32 = 3;
+const GLOBAL_QUEUE_INTERVAL: u32 = 8;
 /// How often the store forgets sessions that have expired.
 const PRUNE_INTERVAL: Duration = Duration::from_secs(60 * 60);
 /// How long clients have to let go once they are told; then they are cut off.
