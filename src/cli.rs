@@ -11,7 +11,8 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use crate::auth::SigningKeys;
-use crate::config::{Config, FILE_SUFFIX, SETTINGS, reachable};
+use crate::config::{Config, Database, FILE_SUFFIX, SETTINGS, reachable};
+use crate::store::postgres::{self, Migrate};
 
 /// How long a health check waits for its answer, all in all.
 const HEALTHCHECK_TIMEOUT: Duration = Duration::from_secs(3);
@@ -24,6 +25,7 @@ const MISUSE: u8 = 2;
 
 const COMMANDS: &[(&str, &str)] = &[
     ("serve", "Serve; also what `gameserver` alone does."),
+    ("migrate", "Bring the schema of PostgreSQL up to date."),
     ("keygen", "Print a new RSA private key for GAMESERVER_JWT_PRIVATE_KEY."),
     ("healthcheck", "Exit with 0 if the server on this machine can take players, with 1 if not."),
     ("version", "Print the version."),
@@ -42,6 +44,7 @@ pub fn run(args: impl Iterator<Item = OsString>) -> ExitCode {
     }
     match command {
         "serve" => with_config(crate::serve::main),
+        "migrate" => with_config(migrate),
         "keygen" => print(&SigningKeys::generate_rsa_pem()),
         "healthcheck" => with_config(|config| healthcheck(config.admin_listen)),
         "version" | "--version" | "-V" => print(&version()),
@@ -104,6 +107,21 @@ fn help() -> String {
         }
     }
     text
+}
+
+fn migrate(config: Config) -> ExitCode {
+    let Database::Postgres(settings, _) = config.database else {
+        println!("An embedded file is brought up to date when the server opens it.");
+        return ExitCode::SUCCESS;
+    };
+    match postgres::migrate(&settings.url, Migrate::Apply) {
+        Ok(0) => print("The schema is up to date.\n"),
+        Ok(applied) => print(&format!("The schema is up to date: {applied} changes applied.\n")),
+        Err(error) => {
+            eprintln!("gameserver: {}: {error}", settings.url);
+            ExitCode::FAILURE
+        }
+    }
 }
 
 fn healthcheck(admin: SocketAddr) -> ExitCode {

@@ -18,6 +18,7 @@ use tracing::Level;
 use crate::auth::SigningKeys;
 use crate::games::{RelayGame, is_built_in};
 use crate::platform;
+use crate::store::postgres::{Migrate, PostgresSettings, PostgresUrl, UrlError};
 
 /// What the name of every setting begins with.
 pub const PREFIX: &str = "GAMESERVER_";
@@ -127,8 +128,51 @@ const DATA_DIR: Setting = text(
 );
 const DATABASE_URL: Setting = secret(
     "GAMESERVER_DATABASE_URL",
-    "sqlite:PATH",
+    "sqlite:PATH or postgres://USER:PASSWORD@HOST:PORT/DATABASE (with sslmode=disable, prefer, \
+     require or verify-full, and sslrootcert=FILE)",
     "The store; if not set, a SQLite file in the data directory.",
+);
+const DATABASE_CONNECTIONS_MAX: Setting = number(
+    "GAMESERVER_DATABASE_CONNECTIONS_MAX",
+    Some("16"),
+    "connections",
+    (2, 1000),
+    "Open connections to PostgreSQL.",
+);
+const DATABASE_WAIT_SECONDS: Setting = number(
+    "GAMESERVER_DATABASE_WAIT_SECONDS",
+    Some("5"),
+    "seconds",
+    (1, 300),
+    "How long a request waits for one of them before it is answered 503.",
+);
+const DATABASE_STATEMENT_SECONDS: Setting = number(
+    "GAMESERVER_DATABASE_STATEMENT_SECONDS",
+    Some("10"),
+    "seconds",
+    (1, 300),
+    "How long a statement may run in PostgreSQL.",
+);
+const DATABASE_LOCK_SECONDS: Setting = number(
+    "GAMESERVER_DATABASE_LOCK_SECONDS",
+    Some("5"),
+    "seconds",
+    (1, 300),
+    "How long a statement may wait there for another's lock.",
+);
+const DATABASE_PREPARE: Setting = text(
+    "GAMESERVER_DATABASE_PREPARE",
+    Some("true"),
+    "true or false",
+    "Whether statements are prepared; false through a pooler by transaction that can't keep them, \
+     such as PgBouncer before 1.21.",
+);
+const MIGRATE: Setting = text(
+    "GAMESERVER_MIGRATE",
+    Some("auto"),
+    "auto or never",
+    "Whether a start brings the schema of PostgreSQL up to date; never leaves that to \
+     `gameserver migrate`.",
 );
 const JWT_PRIVATE_KEY: Setting = secret(
     "GAMESERVER_JWT_PRIVATE_KEY",
@@ -223,6 +267,12 @@ pub const SETTINGS: &[Setting] = &[
     ADMIN_LISTEN,
     DATA_DIR,
     DATABASE_URL,
+    DATABASE_CONNECTIONS_MAX,
+    DATABASE_WAIT_SECONDS,
+    DATABASE_STATEMENT_SECONDS,
+    DATABASE_LOCK_SECONDS,
+    DATABASE_PREPARE,
+    MIGRATE,
     JWT_PRIVATE_KEY,
     JWT_ISSUER,
     ACCESS_TOKEN_SECONDS,
@@ -245,8 +295,9 @@ pub struct Config {
     pub listen: SocketAddr,
     /// The address of health and metrics.
     pub admin_listen: SocketAddr,
-    /// Where the server keeps what it must not lose; it may not exist yet.
-    pub data_dir: PathBuf,
+    /// Where the server keeps what it must not lose; it may not exist yet. `None` where nothing is
+    /// kept in files and the account has no home.
+    pub data_dir: Option<PathBuf>,
     /// The store.
     pub database: Database,
     /// The keys of access tokens; `None`: those in the data directory, made on the first start.
@@ -282,6 +333,17 @@ pub struct Config {
 pub enum Database {
     /// A file that this process alone opens; its directory exists or is the data directory.
     Sqlite(PathBuf),
+    /// A server that many nodes share, and what is done at the start if its schema is old.
+    Postgres(PostgresSettings, Migrate),
+}
+
+impl fmt::Display for Database {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Sqlite(path) => write!(f, "sqlite:{}", path.display()),
+            Self::Postgres(settings, _) => settings.url.fmt(f),
+        }
+    }
 }
 
 /// The form of log lines.
@@ -360,6 +422,12 @@ struct Raw {
     admin_listen: Option<String>,
     data_dir: Option<String>,
     database_url: Option<String>,
+    database_connections_max: Option<String>,
+    database_wait_seconds: Option<String>,
+    database_statement_seconds: Option<String>,
+    database_lock_seconds: Option<String>,
+    database_prepare: Option<String>,
+    migrate: Option<String>,
     jwt_private_key: Option<String>,
     jwt_issuer: Option<String>,
     access_token_seconds: Option<String>,
@@ -409,14 +477,31 @@ impl Config {
     }
 
     fn from_raw(raw: Raw) -> Result<Self, ConfigError> {
-        let data_dir = match DATA_DIR.read(raw.data_dir, path)? {
-            Some(path) => path,
-            None => platform::data_dir_default()
-                .ok_or_else(|| DATA_DIR.bad("nothing".into(), "this account has no home".into()))?,
+        let data_dir = DATA_DIR.read(raw.data_dir, path)?.or_else(platform::data_dir_default);
+        let migrate = MIGRATE.required(raw.migrate, migrate)?;
+        let connections_max =
+            DATABASE_CONNECTIONS_MAX.required(raw.database_connections_max, whole)?;
+        let connection_wait = DATABASE_WAIT_SECONDS.required(raw.database_wait_seconds, seconds)?;
+        let statement_timeout =
+            DATABASE_STATEMENT_SECONDS.required(raw.database_statement_seconds, seconds)?;
+        let lock_timeout = DATABASE_LOCK_SECONDS.required(raw.database_lock_seconds, seconds)?;
+        let prepare = DATABASE_PREPARE.required(raw.database_prepare, truth)?;
+        let homeless = || DATA_DIR.bad("nothing".into(), "this account has no home".into());
+        let database = match DATABASE_URL.read(raw.database_url, database)? {
+            Some(Address::Postgres(url)) => Database::Postgres(
+                PostgresSettings {
+                    url,
+                    connections_max,
+                    connection_wait,
+                    statement_timeout,
+                    lock_timeout,
+                    prepare,
+                },
+                migrate,
+            ),
+            Some(Address::Sqlite(file)) => Database::Sqlite(file),
+            None => Database::Sqlite(data_dir.as_ref().ok_or_else(homeless)?.join(DATABASE_FILE)),
         };
-        let database = DATABASE_URL
-            .read(raw.database_url, database)?
-            .unwrap_or_else(|| Database::Sqlite(data_dir.join(DATABASE_FILE)));
         let days = REFRESH_TOKEN_DAYS.required(raw.refresh_token_days, whole::<u64>)?;
         Ok(Self {
             listen: LISTEN.required(raw.listen, address)?,
@@ -504,16 +589,34 @@ fn path(_: &Setting, value: &str) -> Parsed<PathBuf> {
     if value.is_empty() { Err(String::new()) } else { Ok(value.into()) }
 }
 
-fn database(_: &Setting, value: &str) -> Parsed<Database> {
+/// What `GAMESERVER_DATABASE_URL` says.
+enum Address {
+    Sqlite(PathBuf),
+    Postgres(PostgresUrl),
+}
+
+fn database(_: &Setting, value: &str) -> Parsed<Address> {
     if value.starts_with("postgres://") || value.starts_with("postgresql://") {
-        return Err("this version stores in SQLite only, not in PostgreSQL yet".into());
+        return value.parse().map(Address::Postgres).map_err(|error: UrlError| error.to_string());
     }
     let path = value.strip_prefix("sqlite:").ok_or("it begins with no scheme that is known")?;
     // As other programs read it: `sqlite:///absolute/path` and `sqlite://relative/path`.
     match path.strip_prefix("//").unwrap_or(path) {
         "" => Err("the path is missing".into()),
         ":memory:" => Err("a store in memory would lose every match".into()),
-        path => Ok(Database::Sqlite(path.into())),
+        path => Ok(Address::Sqlite(path.into())),
+    }
+}
+
+fn truth(_: &Setting, value: &str) -> Parsed<bool> {
+    value.parse().map_err(|_| String::new())
+}
+
+fn migrate(_: &Setting, value: &str) -> Parsed<Migrate> {
+    match value {
+        "auto" => Ok(Migrate::Apply),
+        "never" => Ok(Migrate::Check),
+        _ => Err(String::new()),
     }
 }
 
@@ -823,7 +926,7 @@ mod tests {
         .unwrap();
         assert!(config.listen.is_ipv6());
         assert_eq!(config.admin_listen.port(), 1);
-        assert_eq!(config.data_dir, Path::new("data"));
+        assert_eq!(config.data_dir.as_deref(), Some(Path::new("data")));
         assert_eq!(config.database, Database::Sqlite("games.db".into()));
         assert!(config.signing_keys.is_some());
         assert_eq!(config.jwt_issuer, "https://games.example");
@@ -883,9 +986,21 @@ mod tests {
             let config = config(&[("GAMESERVER_DATABASE_URL", url)]).unwrap();
             assert_eq!(config.database, Database::Sqlite(file.into()));
         }
-        let postgres = line("GAMESERVER_DATABASE_URL", "postgres://me:hunter2@db/games");
-        assert!(postgres.contains("SQLite only") && !postgres.contains("hunter2"), "{postgres}");
-        for bad in ["sqlite:", "sqlite::memory:", "mysql://me:hunter2@db", "hunter2.db"] {
+        let url = "postgres://me:hunter2@db/games?sslmode=verify-full";
+        let config = config(&[("GAMESERVER_DATABASE_URL", url), ("GAMESERVER_MIGRATE", "never")]);
+        let Database::Postgres(settings, Migrate::Check) = config.unwrap().database else {
+            panic!("no PostgreSQL")
+        };
+        assert_eq!(settings.url, url.parse().unwrap());
+        assert_eq!((settings.connections_max, settings.prepare), (16, true));
+        for bad in [
+            "sqlite:",
+            "sqlite::memory:",
+            "mysql://me:hunter2@db",
+            "hunter2.db",
+            "postgres://me:hunter2@db/games?sslmode=hunter2",
+            "postgres://me:hunter2@db:port/games",
+        ] {
             assert!(!line("GAMESERVER_DATABASE_URL", bad).contains("hunter2"));
         }
     }

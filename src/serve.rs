@@ -26,6 +26,8 @@ use crate::matches::{Registry, UPKEEP_INTERVAL};
 use crate::observability::{Admin, Level, start_logs};
 use crate::platform::{self, Signal, Signals};
 use crate::session::Rates;
+use crate::store::postgres::{self, Postgres, PostgresSettings};
+use crate::store::sqlite::Sqlite;
 use crate::store::{Store, StoreError};
 use crate::users::Users;
 use crate::vital::Vital;
@@ -34,6 +36,8 @@ use crate::vital::Vital;
 const AUDIENCE: &str = "gameserver";
 /// The key of access tokens in the data directory.
 const KEY_FILE: &str = "jwt-private-key.pem";
+/// The same in a store that nodes share.
+const KEY_SECRET: &str = "jwt-private-key";
 /// Locked by the server that works in the data directory.
 const LOCK_FILE: &str = "gameserver.lock";
 /// Connections to the admin listener.
@@ -57,6 +61,8 @@ enum StartError {
     Locked { path: PathBuf, setting: &'static str },
     #[error("{}: {error}; put it right, or move it away to have a new one made", .path.display())]
     Key { path: PathBuf, error: KeyError },
+    #[error("GAMESERVER_DATA_DIR is not set, and this account has no home")]
+    NoDataDir,
     #[error("the store: {0}")]
     Store(#[from] StoreError),
     #[error("{name}: can't listen on {address}: {error}")]
@@ -79,12 +85,7 @@ pub fn main(config: Config) -> ExitCode {
 
 fn run(mut config: Config) -> Result<ExitCode, StartError> {
     platform::raise_descriptor_limit();
-    let Database::Sqlite(file) = config.database.clone();
-    let _locks = (lock_data_dir(&config.data_dir)?, lock_database(&file)?);
-    let keys = match config.signing_keys.take() {
-        Some(keys) => keys,
-        None => stored_keys(&config.data_dir.join(KEY_FILE))?,
-    };
+    let place = Place::take(&config)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .global_queue_interval(GLOBAL_QUEUE_INTERVAL)
         .enable_all()
@@ -94,12 +95,73 @@ fn run(mut config: Config) -> Result<ExitCode, StartError> {
         // Before the store: an address that is taken is no reason to touch it.
         let admin = listen("GAMESERVER_ADMIN_LISTEN", config.admin_listen)?;
         let public = listen("GAMESERVER_LISTEN", config.listen)?;
-        let store = Arc::new(Store::open(&file)?);
-        Server::start(config, keys, store, public, admin).await?.until_signal(signals).await
+        let (store, keys) = place.open(config.signing_keys.take()).await?;
+        Server::start(config, keys, Arc::new(store), public, admin)
+            .await?
+            .until_signal(signals)
+            .await
     })?;
     // What still runs was cut off: nobody waits for it.
     runtime.shutdown_background();
     Ok(drained)
+}
+
+/// Where the server keeps what it must not lose, taken for this process as far as that is needed.
+enum Place {
+    /// A file, and the directory where the keys are; the locks go with the process.
+    Files { database: PathBuf, keys: PathBuf, _locks: [File; 2] },
+    /// A server that other nodes use too.
+    Postgres(PostgresSettings),
+}
+
+impl Place {
+    /// Takes it, and brings the schema of a PostgreSQL server up to date: not within a runtime.
+    fn take(config: &Config) -> Result<Self, StartError> {
+        match (&config.database, &config.data_dir) {
+            (Database::Postgres(settings, migrate), _) => {
+                postgres::migrate(&settings.url, *migrate)?;
+                Ok(Self::Postgres(settings.clone()))
+            }
+            (Database::Sqlite(file), Some(dir)) => Ok(Self::Files {
+                database: file.clone(),
+                keys: dir.join(KEY_FILE),
+                _locks: [lock_data_dir(dir)?, lock_database(file)?],
+            }),
+            (Database::Sqlite(_), None) => Err(StartError::NoDataDir),
+        }
+    }
+
+    async fn open(
+        &self,
+        given_keys: Option<SigningKeys>,
+    ) -> Result<(Store, SigningKeys), StartError> {
+        match self {
+            Self::Files { database, keys, .. } => {
+                let keys = given_keys.map_or_else(|| stored_keys(keys), Ok)?;
+                Ok((Store::Sqlite(Sqlite::open(database)?), keys))
+            }
+            Self::Postgres(settings) => {
+                let store = Postgres::new(settings)?;
+                let keys = match given_keys {
+                    Some(keys) => keys,
+                    None => shared_keys(&store).await?,
+                };
+                Ok((Store::Postgres(store), keys))
+            }
+        }
+    }
+}
+
+/// The keys that all nodes share, made by the first.
+async fn shared_keys(store: &Postgres) -> Result<SigningKeys, StartError> {
+    let known = store.secret(KEY_SECRET).await?;
+    if known.is_none() {
+        store.offer_secret(KEY_SECRET, &SigningKeys::generate_rsa_pem()).await?;
+    }
+    let gone = || StoreError::Corrupt("the key of access tokens is gone".into());
+    let pem = known.or(store.secret(KEY_SECRET).await?).ok_or_else(gone)?;
+    let unusable = |error: KeyError| StoreError::Corrupt(format!("its key: {error}"));
+    Ok(SigningKeys::from_pem(&pem).map_err(unusable)?)
 }
 
 /// Creates the data directory where there is none, and takes it for this process.
@@ -215,7 +277,7 @@ impl Server {
             version = env!("CARGO_PKG_VERSION"),
             public = %public_at,
             admin = %admin_at,
-            data = %config.data_dir.display(),
+            store = %config.database,
             "ready: open http://{} to play",
             reachable(public_at)
         );

@@ -14,6 +14,8 @@ need cc gcc
 need "${CHROMIUM:-chromium}" chromium
 need node nodejs
 need npm npm
+need openssl openssl
+[ -d /usr/lib/postgresql ] || need pg_ctl postgresql
 if [ -n "$missing" ]; then
     if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then
         say "installing$missing"
@@ -37,6 +39,9 @@ cargo clippy --locked --no-default-features --features operator --bin gameserver
 
 say "Rust's tests"
 cargo test --locked
+
+say "the same over PostgreSQL"
+TEST_STORE=postgres cargo test --locked --test it
 
 say "a browser plays"
 (cd tests/browser && npm ci --no-audit --no-fund --loglevel=error)

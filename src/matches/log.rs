@@ -11,7 +11,8 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 
 use super::live::Match;
-use crate::store::{MatchChange, Store, StoreError};
+use crate::ids::MatchId;
+use crate::store::{MatchChange, Store};
 use crate::vital::Vital;
 
 /// Changes that may wait; a command that finds no room is refused as `overloaded`.
@@ -60,49 +61,33 @@ impl Writer {
             let entries = entries.drain(..).filter(|entry| !entry.origin.is_refused());
             let (changes, waiting): (Vec<_>, Vec<_>) =
                 entries.map(|entry| (entry.change, (entry.origin, entry.number))).unzip();
-            let changes = Arc::new(changes);
-            if self.commit(&changes).await.is_ok() {
-                for (origin, number) in waiting {
+            let refused = self.commit(Arc::new(changes)).await;
+            for (origin, number) in waiting {
+                if refused.contains(&origin.id) {
+                    tracing::error!(r#match = %origin.id, "the match's log refused a change");
+                    origin.refuse();
+                } else {
                     origin.committed(number);
                 }
-            } else {
-                self.one_by_one(&changes, waiting).await;
             }
         }
     }
 
-    /// A batch that holds a contradiction is taken apart, so that it stops one match and no other.
-    async fn one_by_one(&self, changes: &[MatchChange], waiting: Vec<(Arc<Match>, u64)>) {
-        for (change, (origin, number)) in changes.iter().zip(waiting) {
-            if origin.is_refused() {
-                continue;
-            }
-            match self.commit(&Arc::new(vec![change.clone()])).await {
-                Ok(()) => origin.committed(number),
-                Err(error) => {
-                    tracing::error!(r#match = %origin.id, %error, "the match's log was refused");
-                    origin.refuse();
-                }
-            }
-        }
-    }
-
-    /// Writes until the store takes it. An error means that it never will.
-    async fn commit(&self, changes: &Arc<Vec<MatchChange>>) -> Result<(), StoreError> {
+    /// Writes until the store takes it, and gives the matches that refused their part.
+    async fn commit(&self, changes: Arc<Vec<MatchChange>>) -> Vec<MatchId> {
         let mut pause = RETRY_FIRST;
         loop {
-            match self.store.append(Arc::clone(changes)).await {
-                Err(error @ (StoreError::Unavailable(_) | StoreError::Busy)) => {
-                    self.health.store(false, Ordering::Relaxed);
-                    tracing::error!(%error, changes = changes.len(), "commit failed, trying again");
-                    tokio::time::sleep(pause).await;
-                    pause = (pause * 2).min(RETRY_MAX);
-                }
-                answer => {
+            let error = match self.store.append(Arc::clone(&changes)).await {
+                Ok(refused) => {
                     self.health.store(true, Ordering::Relaxed);
-                    return answer;
+                    return refused;
                 }
-            }
+                Err(error) => error,
+            };
+            self.health.store(false, Ordering::Relaxed);
+            tracing::error!(%error, changes = changes.len(), "commit failed, trying again");
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(RETRY_MAX);
         }
     }
 }

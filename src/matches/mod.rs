@@ -485,7 +485,9 @@ impl Registry {
     async fn abandon_in_store(&self, id: MatchId) -> Result<(), MatchError> {
         let record = self.store.match_record(id).await?.ok_or(MatchError::Unknown)?;
         let change = live::abandonment(&record, Timestamp::now());
-        Ok(self.store.append(Arc::new(vec![change])).await?)
+        // Refused: somebody was quicker.
+        self.store.append(Arc::new(vec![change])).await?;
+        Ok(())
     }
 
     /// Takes no new matches, tells all sockets to come back, and waits until all that was

@@ -1,15 +1,14 @@
 //! What is kept, and how to reach it: records, errors, and the store's one handle.
 //!
-//! Rooms above know this page alone. [`Store`] is an embedded SQLite file; its calls are `async`
-//! and give back once the change is committed (WAL, `synchronous=FULL`): what a call has confirmed
-//! survives a crash of the machine.
+//! Rooms above know this page alone. A [`Store`] is an embedded SQLite file ([`sqlite`]) or a
+//! PostgreSQL server ([`postgres`]); both do the same, and one suite of tests holds them to it. Calls
+//! are `async` and give back once the change is committed: what a call has confirmed survives a
+//! crash of the machine.
 
-mod matches;
-mod sqlite;
-mod users;
+pub mod postgres;
+pub mod sqlite;
 
-pub use sqlite::Store;
-pub use users::{NewSession, UserChange, UserUpdate};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -23,7 +22,7 @@ pub enum StoreError {
     /// It can't be reached or can't write; the text is for the log, not for users.
     #[error("the store is away: {0}")]
     Unavailable(String),
-    /// More calls wait than [`sqlite::QUEUE_MAX`].
+    /// More calls wait than there is room for.
     #[error("the store is busy")]
     Busy,
     /// What was to be written contradicts what is there.
@@ -203,6 +202,61 @@ pub struct MatchChange {
     pub at: Timestamp,
 }
 
+/// A new session and its first refresh token's SHA-256.
+#[derive(Clone, Debug)]
+pub struct NewSession {
+    /// Its id.
+    pub id: SessionId,
+    /// Whose.
+    pub user: UserId,
+    /// Of its refresh token.
+    pub refresh_digest: [u8; 32],
+    /// When the refresh token is no longer taken.
+    pub expires_at: Timestamp,
+}
+
+/// A refresh token that was handed in, and the one that is to take its place.
+#[derive(Clone, Debug)]
+pub struct RefreshRotation {
+    /// SHA-256 of what was handed in.
+    pub digest: [u8; 32],
+    /// SHA-256 of the new one.
+    pub next_digest: [u8; 32],
+    /// The time.
+    pub now: Timestamp,
+    /// When the new one is no longer taken.
+    pub next_expires_at: Timestamp,
+    /// Until when the access tokens are refused of a session that this ends.
+    pub revoked_until: Timestamp,
+}
+
+/// What a user changes of the account; `None` stays.
+#[derive(Clone, Debug, Default)]
+pub struct UserChange {
+    /// What others see.
+    pub display_name: Option<String>,
+    /// A guest's first user name.
+    pub username: Option<String>,
+    /// Argon2id in PHC form.
+    pub password_hash: Option<String>,
+}
+
+/// What became of a change.
+#[derive(Clone, Debug)]
+pub enum UserUpdate {
+    /// The account as it is now.
+    Done(UserRecord),
+    /// There is no such account any more.
+    Gone,
+    /// It was to be given a user name, and has one.
+    HasName,
+}
+
+/// How names are compared: those that differ in case alone are one name.
+fn folded(username: &str) -> String {
+    username.to_lowercase()
+}
+
 /// Which matches a list shows.
 #[derive(Clone, Debug, Default)]
 pub struct MatchFilter {
@@ -216,4 +270,86 @@ pub struct MatchFilter {
     pub before: Option<MatchId>,
     /// At most so many, newest first.
     pub limit: u32,
+}
+
+/// Everything that is kept.
+pub enum Store {
+    /// In a file.
+    Sqlite(sqlite::Sqlite),
+    /// On a server.
+    Postgres(postgres::Postgres),
+}
+
+/// Both stores have the same calls.
+macro_rules! calls {
+    ($($(#[$doc:meta])* $name:ident($($argument:ident: $type:ty),*) -> $result:ty;)*) => {
+        impl Store {
+            $($(#[$doc])*
+            pub async fn $name(&self, $($argument: $type),*) -> Result<$result, StoreError> {
+                match self {
+                    Self::Sqlite(store) => store.$name($($argument),*).await,
+                    Self::Postgres(store) => store.$name($($argument),*).await,
+                }
+            })*
+        }
+    };
+}
+
+calls! {
+    /// Whether it takes changes, for readiness.
+    ping() -> ();
+
+    /// Adds an account, and a session with it if there is one to begin.
+    ///
+    /// [`StoreError::Conflict`]: the user name is taken.
+    create_user(user: UserRecord, session: Option<NewSession>) -> ();
+
+    /// An account by its id.
+    user(id: UserId) -> Option<UserRecord>;
+
+    /// An account by its user name, in any case.
+    user_by_name(username: &str) -> Option<UserRecord>;
+
+    /// Changes an account.
+    ///
+    /// [`StoreError::Conflict`]: the user name is taken.
+    update_user(id: UserId, change: UserChange) -> UserUpdate;
+
+    /// Removes an account and its sessions, which are refused until `revoked_until`, and gives
+    /// their ids. Its matches stay, played by nobody in particular.
+    delete_user(id: UserId, revoked_until: Timestamp) -> Vec<SessionId>;
+
+    /// Begins a session. [`StoreError::Conflict`]: its user is gone.
+    create_session(session: NewSession) -> ();
+
+    /// Puts a new refresh token in the place of a good one; ends the session of a spent one.
+    rotate_refresh_token(rotation: RefreshRotation) -> Rotation;
+
+    /// Ends a session; its access tokens are refused until `until`.
+    revoke_session(session: SessionId, until: Timestamp) -> ();
+
+    /// The sessions whose access tokens are still to be refused, and until when. Forgets those
+    /// that no longer are, and sessions that have expired.
+    revocations(now: Timestamp) -> Vec<(SessionId, Timestamp)>;
+
+    /// Writes changes of matches, in order; each whole or not at all. Gives the matches that
+    /// refused one, since it does not follow from what is there ([`MatchChange::previous_seq`]):
+    /// somebody else writes to that log. All others are written.
+    append(changes: Arc<Vec<MatchChange>>) -> Vec<MatchId>;
+
+    /// A match by its id.
+    match_record(id: MatchId) -> Option<MatchRecord>;
+
+    /// The events of a match's log with numbers above `after`, `limit` at most, in order.
+    events(id: MatchId, after: u64, limit: u32) -> Vec<EventRecord>;
+
+    /// The matches that `viewer` may know of and `filter` lets through, newest first.
+    matches(viewer: UserId, filter: MatchFilter) -> Vec<MatchRecord>;
+
+    /// Matches that have not ended and in which nothing happened since: public open ones since
+    /// `open_before`, the others since `before`. `limit` at most, in the order of their ids, with
+    /// ids above `after`.
+    stale_matches(
+        after: Option<MatchId>, open_before: Timestamp, before: Timestamp, limit: u32
+    ) -> Vec<MatchId>;
 }

@@ -23,7 +23,9 @@ use crate::auth::passwords;
 use crate::auth::secrets::{digest, random_bytes};
 use crate::auth::{Claims, Secret, TokenError, Tokens};
 use crate::ids::{SessionId, Timestamp, UserId};
-use crate::store::{NewSession, Rotation, Store, StoreError, UserChange, UserRecord, UserUpdate};
+use crate::store::{
+    NewSession, RefreshRotation, Rotation, Store, StoreError, UserChange, UserRecord, UserUpdate,
+};
 
 /// Letters of a user name.
 const USERNAME_CHARS: std::ops::RangeInclusive<usize> = 3..=32;
@@ -209,13 +211,13 @@ impl Users {
     pub async fn refresh(&self, refresh_token: &str) -> Result<SignedIn, UserError> {
         let place = self.pool.place()?;
         let (now, next) = (Timestamp::now(), Secret::random());
-        let rotation = self.store.rotate_refresh_token(
-            digest(refresh_token),
-            next.digest(),
+        let rotation = self.store.rotate_refresh_token(RefreshRotation {
+            digest: digest(refresh_token),
+            next_digest: next.digest(),
             now,
-            now.plus(self.refresh_lifetime),
-            self.revoked_until(),
-        );
+            next_expires_at: now.plus(self.refresh_lifetime),
+            revoked_until: self.revoked_until(),
+        });
         match rotation.await? {
             Rotation::Rotated { user, session } => {
                 let user = self.store.user(user).await?.ok_or(UserError::BadRefreshToken)?;

@@ -13,6 +13,8 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tempfile::TempDir;
 
+use crate::postgres::{self, Database};
+
 /// How long anything may take before a test fails: generous, since machines that test are busy.
 pub const DEADLINE: Duration = Duration::from_secs(30);
 
@@ -20,6 +22,11 @@ pub const DEADLINE: Duration = Duration::from_secs(30);
 const SHOWN_LINES_MAX: usize = 40;
 /// Lines of a server's stderr that are kept.
 const KEPT_LINES_MAX: usize = 2000;
+
+/// Whether servers are to store in PostgreSQL: the whole suite runs against both stores.
+pub fn on_postgres() -> bool {
+    std::env::var("TEST_STORE").is_ok_and(|store| store == "postgres")
+}
 
 /// A command of the binary under test, in an environment of its own.
 pub fn gameserver() -> Command {
@@ -74,6 +81,7 @@ pub struct Server {
     /// Its data directory, or the one it was told to share.
     pub data: Arc<TempDir>,
     settings: Vec<(String, String)>,
+    database: Option<Arc<Database>>,
     child: Child,
     log: Arc<Log>,
 }
@@ -93,11 +101,19 @@ impl Server {
     /// Starts without the common signing key.
     pub fn with_only(settings: &[(&str, &str)]) -> Self {
         let named = |(name, value): &(&str, &str)| (format!("GAMESERVER_{name}"), (*value).into());
-        Self::in_dir(Arc::new(tempfile::tempdir().unwrap()), settings.iter().map(named).collect())
+        let database = on_postgres().then(|| Arc::new(postgres::database()));
+        let data = Arc::new(tempfile::tempdir().unwrap());
+        Self::in_dir(data, database, settings.iter().map(named).collect())
     }
 
-    fn in_dir(data: Arc<TempDir>, settings: Vec<(String, String)>) -> Self {
+    fn in_dir(
+        data: Arc<TempDir>,
+        database: Option<Arc<Database>>,
+        settings: Vec<(String, String)>,
+    ) -> Self {
+        let url = database.as_ref().map(|database| ("GAMESERVER_DATABASE_URL", &database.url));
         let mut child = command_in(&data)
+            .envs(url)
             .envs(settings.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -111,12 +127,21 @@ impl Server {
             panic!("the server did not say where it listens");
         };
         let address = |name: &str| field(&line, name).unwrap().as_str().unwrap().parse().unwrap();
-        Self { public: address("public"), admin: address("admin"), data, settings, child, log }
+        Self {
+            public: address("public"),
+            admin: address("admin"),
+            data,
+            settings,
+            database,
+            child,
+            log,
+        }
     }
 
     /// Starts again on the same data; the process must have ended.
     pub fn restart(&mut self) {
-        *self = Self::in_dir(Arc::clone(&self.data), self.settings.clone());
+        let database = self.database.clone();
+        *self = Self::in_dir(Arc::clone(&self.data), database, self.settings.clone());
     }
 
     /// Changes a setting for the next start.

@@ -2,13 +2,16 @@
 //!
 //! Written against the public contract and `docs/protocol.md`. `harness` starts servers, `client`
 //! speaks HTTP and WebSocket by hand, so that it can also speak them wrongly. Tests run in parallel
-//! and share one server where they need none of their own.
+//! and share one server where they need none of their own. With `TEST_STORE=postgres` all servers
+//! store there.
 
 // Helpers are `pub` for each other, not for other crates.
 #![allow(unreachable_pub)]
 
 mod client;
 mod harness;
+#[path = "../support/postgres.rs"]
+mod postgres;
 
 mod accounts;
 mod bad_input;
@@ -18,6 +21,7 @@ mod durability;
 mod http;
 mod matches;
 mod pairs_wire;
+mod postgres_away;
 mod relay;
 mod sockets;
 mod source;

@@ -2,53 +2,14 @@
 
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
-use super::{Rotation, Store, StoreError, UserRecord};
+use super::Sqlite;
 use crate::ids::{SessionId, Timestamp, UserId};
+use crate::store::{
+    NewSession, RefreshRotation, Rotation, StoreError, UserChange, UserRecord, UserUpdate, folded,
+};
 
-/// A new session and its first refresh token's SHA-256.
-pub struct NewSession {
-    /// Its id.
-    pub id: SessionId,
-    /// Whose.
-    pub user: UserId,
-    /// Of its refresh token.
-    pub refresh_digest: [u8; 32],
-    /// When the refresh token is no longer taken.
-    pub expires_at: Timestamp,
-}
-
-/// What a user changes of the account; `None` stays.
-#[derive(Clone, Debug, Default)]
-pub struct UserChange {
-    /// What others see.
-    pub display_name: Option<String>,
-    /// The new user name, and whether it is a guest's first.
-    pub username: Option<String>,
-    /// Argon2id in PHC form.
-    pub password_hash: Option<String>,
-}
-
-/// What became of a change.
-#[derive(Clone, Debug)]
-pub enum UserUpdate {
-    /// The account as it is now.
-    Done(UserRecord),
-    /// There is no such account any more.
-    Gone,
-    /// It was to be given a user name, and has one.
-    HasName,
-}
-
-/// How names are compared: those that differ in case alone are one name.
-fn folded(username: &str) -> String {
-    username.to_lowercase()
-}
-
-impl Store {
-    /// Adds an account, and a session with it if there is one to begin.
-    ///
-    /// [`StoreError::Conflict`]: the user name is taken.
-    pub async fn create_user(
+impl Sqlite {
+    pub(in crate::store) async fn create_user(
         &self,
         user: UserRecord,
         session: Option<NewSession>,
@@ -71,21 +32,22 @@ impl Store {
         .await
     }
 
-    /// An account by its id.
-    pub async fn user(&self, id: UserId) -> Result<Option<UserRecord>, StoreError> {
+    pub(in crate::store) async fn user(
+        &self,
+        id: UserId,
+    ) -> Result<Option<UserRecord>, StoreError> {
         self.read(move |db| Ok(select_user(db, "id = ?", id.0)?)).await
     }
 
-    /// An account by its user name, in any case.
-    pub async fn user_by_name(&self, username: &str) -> Result<Option<UserRecord>, StoreError> {
+    pub(in crate::store) async fn user_by_name(
+        &self,
+        username: &str,
+    ) -> Result<Option<UserRecord>, StoreError> {
         let name = folded(username);
         self.read(move |db| Ok(select_user(db, "username_folded = ?", name)?)).await
     }
 
-    /// Changes an account.
-    ///
-    /// [`StoreError::Conflict`]: the user name is taken.
-    pub async fn update_user(
+    pub(in crate::store) async fn update_user(
         &self,
         id: UserId,
         change: UserChange,
@@ -115,9 +77,7 @@ impl Store {
         .await
     }
 
-    /// Removes an account and its sessions, which are refused until `revoked_until`, and gives
-    /// their ids. Its matches stay, played by nobody in particular.
-    pub async fn delete_user(
+    pub(in crate::store) async fn delete_user(
         &self,
         id: UserId,
         revoked_until: Timestamp,
@@ -136,20 +96,18 @@ impl Store {
         .await
     }
 
-    /// Begins a session. [`StoreError::Conflict`]: its user is gone.
-    pub async fn create_session(&self, session: NewSession) -> Result<(), StoreError> {
+    pub(in crate::store) async fn create_session(
+        &self,
+        session: NewSession,
+    ) -> Result<(), StoreError> {
         self.write(move |db| insert_session(db, &session)).await
     }
 
-    /// Puts a new refresh token in the place of a good one; ends the session of a spent one.
-    pub async fn rotate_refresh_token(
+    pub(in crate::store) async fn rotate_refresh_token(
         &self,
-        digest: [u8; 32],
-        next_digest: [u8; 32],
-        now: Timestamp,
-        next_expires_at: Timestamp,
-        revoked_until: Timestamp,
+        rotation: RefreshRotation,
     ) -> Result<Rotation, StoreError> {
+        let RefreshRotation { digest, next_digest, now, next_expires_at, revoked_until } = rotation;
         self.write(move |db| {
             let found = db
                 .prepare_cached(
@@ -182,8 +140,7 @@ impl Store {
         .await
     }
 
-    /// Ends a session; its access tokens are refused until `until`.
-    pub async fn revoke_session(
+    pub(in crate::store) async fn revoke_session(
         &self,
         session: SessionId,
         until: Timestamp,
@@ -191,9 +148,7 @@ impl Store {
         self.write(move |db| revoke(db, session, until)).await
     }
 
-    /// The sessions whose access tokens are still to be refused, and until when. Forgets those
-    /// that no longer are, and sessions that have expired.
-    pub async fn revocations(
+    pub(in crate::store) async fn revocations(
         &self,
         now: Timestamp,
     ) -> Result<Vec<(SessionId, Timestamp)>, StoreError> {

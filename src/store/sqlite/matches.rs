@@ -6,27 +6,41 @@ use rusqlite::types::Type;
 use rusqlite::{Connection, OptionalExtension, Row, ToSql, params};
 use serde::de::DeserializeOwned;
 
-use super::{
-    EventRecord, MatchChange, MatchFilter, MatchRecord, MatchState, PlayerRecord, Store,
-    StoreError, Visibility,
-};
+use super::{Sqlite, in_savepoint};
 use crate::games::Seat;
 use crate::ids::{MatchId, Timestamp, UserId};
+use crate::store::{
+    EventRecord, MatchChange, MatchFilter, MatchRecord, MatchState, PlayerRecord, StoreError,
+    Visibility,
+};
 
 const MATCH_COLUMNS: &str = "id, game, game_version, seed, options, seats, state, visibility, \
                              join_code, created_at, seq, outcome, snapshot";
 
-impl Store {
-    /// Writes changes of matches, all or none, in order.
-    ///
-    /// [`StoreError::Conflict`]: an event with that number is there already, so somebody else
-    /// writes to that log.
-    pub async fn append(&self, changes: Arc<Vec<MatchChange>>) -> Result<(), StoreError> {
-        self.write(move |db| changes.iter().try_for_each(|change| append_one(db, change))).await
+impl Sqlite {
+    pub(in crate::store) async fn append(
+        &self,
+        changes: Arc<Vec<MatchChange>>,
+    ) -> Result<Vec<MatchId>, StoreError> {
+        self.write(move |db| {
+            let mut refused = Vec::new();
+            for change in changes.iter() {
+                match in_savepoint(db, |db| append_one(db, change)) {
+                    Err(StoreError::Conflict(_) | StoreError::Corrupt(_)) => {
+                        refused.push(change.id);
+                    }
+                    other => other?,
+                }
+            }
+            Ok(refused)
+        })
+        .await
     }
 
-    /// A match by its id.
-    pub async fn match_record(&self, id: MatchId) -> Result<Option<MatchRecord>, StoreError> {
+    pub(in crate::store) async fn match_record(
+        &self,
+        id: MatchId,
+    ) -> Result<Option<MatchRecord>, StoreError> {
         self.read(move |db| {
             let record = db
                 .prepare_cached(&format!("SELECT {MATCH_COLUMNS} FROM matches WHERE id = ?"))?
@@ -37,8 +51,7 @@ impl Store {
         .await
     }
 
-    /// The events of a match's log with numbers above `after`, `limit` at most, in order.
-    pub async fn events(
+    pub(in crate::store) async fn events(
         &self,
         id: MatchId,
         after: u64,
@@ -58,8 +71,7 @@ impl Store {
         .await
     }
 
-    /// The matches that `viewer` may know of and `filter` lets through, newest first.
-    pub async fn matches(
+    pub(in crate::store) async fn matches(
         &self,
         viewer: UserId,
         filter: MatchFilter,
@@ -95,10 +107,7 @@ impl Store {
         .await
     }
 
-    /// Matches that have not ended and in which nothing happened since: public open ones since
-    /// `open_before`, the others since `before`. `limit` at most, in the order of their ids, with
-    /// ids above `after`.
-    pub async fn stale_matches(
+    pub(in crate::store) async fn stale_matches(
         &self,
         after: Option<MatchId>,
         open_before: Timestamp,

@@ -3,6 +3,9 @@
 //! All changes that wait at the same moment share one transaction, and so one `fsync` (group
 //! commit); each runs in a savepoint of its own, so one that fails takes no other with it.
 
+mod matches;
+mod users;
+
 use std::path::Path;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -27,21 +30,21 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 const STATEMENTS_MAX: usize = 64;
 
 /// Schema changes in order; the file's `user_version` counts those it has.
-const MIGRATIONS: &[&str] = &[include_str!("migrations/0001_first.sql")];
+const MIGRATIONS: &[&str] = &[include_str!("../migrations/sqlite/0001_first.sql")];
 
 /// Tells the caller of a change whether it was committed.
 type Finish = Box<dyn FnOnce(Result<(), StoreError>) + Send>;
 type WriteJob = Box<dyn FnOnce(&Connection) -> Finish + Send>;
 type ReadJob = Box<dyn FnOnce(&Connection) + Send>;
 
-/// A handle to the store; see [`super`].
-pub struct Store {
+/// A handle to the store; see [`super`]. Committed means: in the WAL, and synced (`synchronous=FULL`).
+pub struct Sqlite {
     writes: SyncSender<WriteJob>,
     reads: SyncSender<ReadJob>,
     threads: Vec<JoinHandle<()>>,
 }
 
-impl Store {
+impl Sqlite {
     /// Opens the file, creates it where there is none, and brings its schema up to date.
     pub fn open(path: &Path) -> Result<Self, StoreError> {
         let mut connection = connect(path)?;
@@ -66,13 +69,12 @@ impl Store {
         }
     }
 
-    /// Whether it takes changes, for readiness.
-    pub async fn ping(&self) -> Result<(), StoreError> {
+    pub(super) async fn ping(&self) -> Result<(), StoreError> {
         self.write(|_| Ok(())).await
     }
 
     /// Runs a change; gives back once it is committed.
-    pub(super) async fn write<T: Send + 'static>(
+    async fn write<T: Send + 'static>(
         &self,
         change: impl FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
@@ -88,7 +90,7 @@ impl Store {
     }
 
     /// Runs a query.
-    pub(super) async fn read<T: Send + 'static>(
+    async fn read<T: Send + 'static>(
         &self,
         query: impl FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {

@@ -1,0 +1,72 @@
+//! Brings the schema up to date, before any runtime starts.
+//!
+//! One node at a time does it, under an advisory lock; whoever comes second finds it done. A
+//! migration is never taken back, and each has to leave a schema that the version before it can work
+//! with, so that nodes can be replaced one by one.
+
+use postgres::Transaction;
+
+use super::tls;
+use super::url::PostgresUrl;
+use crate::store::StoreError;
+
+/// Schema changes in order; `schema_migrations` has a row for each that was applied.
+const MIGRATIONS: &[&str] = &[include_str!("../migrations/postgres/0001_first.sql")];
+
+/// The advisory lock's number, which nothing else in the database should use.
+const LOCK: i64 = 0x6761_6d65_7372_7672;
+
+/// What is to be done about a schema that is not the newest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Migrate {
+    /// Bring it up to date.
+    Apply,
+    /// Refuse it.
+    Check,
+}
+
+/// Applies what is missing and gives how many changes that were. Needs a thread without a runtime.
+pub fn migrate(url: &PostgresUrl, migrate: Migrate) -> Result<usize, StoreError> {
+    let tls = tls::connector(url).map_err(|error| StoreError::Unavailable(error.to_string()))?;
+    let mut client = postgres::Config::from(url.config().clone()).connect(tls)?;
+    // The lock ends with the transaction, so a pooler does no harm.
+    let mut transaction = client.transaction()?;
+    if migrate == Migrate::Apply {
+        transaction.execute("SELECT pg_advisory_xact_lock($1)", &[&LOCK])?;
+        transaction.batch_execute(
+            "CREATE TABLE IF NOT EXISTS schema_migrations
+             (version integer PRIMARY KEY, applied_at timestamptz NOT NULL DEFAULT now())",
+        )?;
+    }
+    let (before, known) = (version(&mut transaction)?, MIGRATIONS.len());
+    if before > known {
+        return Err(StoreError::Corrupt(format!(
+            "its schema has version {before}, this server knows versions up to {known}: it was \
+             written by a newer server, start that one"
+        )));
+    }
+    let missing = known - before;
+    if migrate == Migrate::Check && missing > 0 {
+        return Err(StoreError::Corrupt(format!(
+            "its schema lacks {missing} of {known} changes: run `gameserver migrate`"
+        )));
+    }
+    for (number, change) in (1..).zip(MIGRATIONS).skip(before) {
+        transaction.batch_execute(change)?;
+        transaction.execute("INSERT INTO schema_migrations (version) VALUES ($1)", &[&number])?;
+    }
+    transaction.commit()?;
+    Ok(missing)
+}
+
+/// Changes that were applied so far.
+fn version(transaction: &mut Transaction<'_>) -> Result<usize, StoreError> {
+    let exists =
+        transaction.query_one("SELECT to_regclass('schema_migrations') IS NOT NULL", &[])?;
+    if !exists.get::<_, bool>(0) {
+        return Ok(0);
+    }
+    let row =
+        transaction.query_one("SELECT coalesce(max(version), 0) FROM schema_migrations", &[])?;
+    Ok(usize::try_from(row.get::<_, i32>(0)).unwrap_or(0))
+}

@@ -1,0 +1,173 @@
+//! The store of many nodes: PostgreSQL.
+//!
+//! Each call is one statement where that can be, so that it is whole without a transaction's round
+//! trips. Statements are prepared once for each connection; through a pooler that hands connections
+//! out by transaction and can't keep statements (PgBouncer before 1.21) nothing is prepared, and
+//! nothing is ever kept in a session.
+
+mod matches;
+mod migrate;
+mod tls;
+mod url;
+mod users;
+
+pub use migrate::{Migrate, migrate};
+pub use url::{PostgresUrl, Trust, UrlError};
+
+use std::time::Duration;
+
+use deadpool_postgres::{
+    Manager, ManagerConfig, Object, Pool, PoolError, RecyclingMethod, Runtime,
+};
+use tokio::time::timeout;
+use tokio_postgres::Row;
+use tokio_postgres::types::{ToSql, Type};
+
+use super::StoreError;
+
+/// How long a connection may take to be made.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// What an answer may take beyond the server's own limit for a statement.
+const ANSWER_MARGIN: Duration = Duration::from_secs(2);
+
+/// How to use a PostgreSQL server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PostgresSettings {
+    /// Where it is, and how it is trusted.
+    pub url: PostgresUrl,
+    /// Connections at most.
+    pub connections_max: usize,
+    /// How long a call waits for a connection before it is refused as [`StoreError::Busy`].
+    pub connection_wait: Duration,
+    /// How long a statement may run.
+    pub statement_timeout: Duration,
+    /// How long a statement may wait for another's lock.
+    pub lock_timeout: Duration,
+    /// Whether statements are prepared; false through a pooler that can't keep them.
+    pub prepare: bool,
+}
+
+/// A handle to the store; see [`super`].
+pub struct Postgres {
+    pool: Pool,
+    answer_timeout: Duration,
+    prepare: bool,
+}
+
+/// A parameter of a statement and its type, which the server then need not be asked for.
+type Param<'a> = (&'a (dyn ToSql + Sync), Type);
+
+impl Postgres {
+    /// A handle; connections are made as they are needed. An error is the configuration's.
+    pub fn new(settings: &PostgresSettings) -> Result<Self, StoreError> {
+        let mut config = settings.url.config().clone();
+        config.connect_timeout(CONNECT_TIMEOUT).tcp_user_timeout(settings.statement_timeout);
+        if settings.prepare {
+            // A pooler that can't keep statements does not pass options on either.
+            let limits = format!(
+                "{} -c statement_timeout={} -c lock_timeout={}",
+                config.get_options().unwrap_or_default(),
+                settings.statement_timeout.as_millis(),
+                settings.lock_timeout.as_millis()
+            );
+            config.options(limits.trim());
+        }
+        let unusable = |error: String| StoreError::Unavailable(error);
+        let tls = tls::connector(&settings.url).map_err(|error| unusable(error.to_string()))?;
+        let recycling_method = RecyclingMethod::Fast;
+        let manager = Manager::from_config(config, tls, ManagerConfig { recycling_method });
+        let pool = Pool::builder(manager)
+            .max_size(settings.connections_max)
+            .wait_timeout(Some(settings.connection_wait))
+            .create_timeout(Some(CONNECT_TIMEOUT))
+            .recycle_timeout(Some(CONNECT_TIMEOUT))
+            .runtime(Runtime::Tokio1)
+            .build()
+            .map_err(|error| unusable(error.to_string()))?;
+        let answer_timeout = settings.statement_timeout + ANSWER_MARGIN;
+        Ok(Self { pool, answer_timeout, prepare: settings.prepare })
+    }
+
+    /// Whether it takes changes, for readiness.
+    pub(super) async fn ping(&self) -> Result<(), StoreError> {
+        let rows = self.query("SELECT pg_is_in_recovery()", &[]).await?;
+        match rows.first().map(|row| row.get(0)) {
+            Some(false) => Ok(()),
+            _ => Err(StoreError::Unavailable("it is a replica that can't write".into())),
+        }
+    }
+
+    /// The secret under `name` that all nodes share.
+    pub async fn secret(&self, name: &str) -> Result<Option<String>, StoreError> {
+        let params: [Param; 1] = [(&name, Type::TEXT)];
+        let rows = self.query("SELECT value FROM secrets WHERE name = $1", &params).await?;
+        Ok(rows.first().map(|row| row.get(0)))
+    }
+
+    /// Puts a secret under `name`, unless another node was quicker.
+    pub async fn offer_secret(&self, name: &str, value: &str) -> Result<(), StoreError> {
+        let params: [Param; 2] = [(&name, Type::TEXT), (&value, Type::TEXT)];
+        let sql = "INSERT INTO secrets VALUES ($1, $2) ON CONFLICT DO NOTHING";
+        self.query(sql, &params).await.map(drop)
+    }
+
+    async fn client(&self) -> Result<Object, StoreError> {
+        Ok(self.pool.get().await?)
+    }
+
+    /// Runs one statement, whole or not at all.
+    async fn query(&self, sql: &str, params: &[Param<'_>]) -> Result<Vec<Row>, StoreError> {
+        let client = self.client().await?;
+        self.query_on(client, sql, params).await
+    }
+
+    async fn query_on(
+        &self,
+        client: Object,
+        sql: &str,
+        params: &[Param<'_>],
+    ) -> Result<Vec<Row>, StoreError> {
+        let answer = async {
+            if !self.prepare {
+                return client.query_typed(sql, params).await;
+            }
+            let types: Vec<Type> = params.iter().map(|(_, of)| of.clone()).collect();
+            let statement = client.prepare_typed_cached(sql, &types).await?;
+            let values: Vec<&(dyn ToSql + Sync)> = params.iter().map(|(value, _)| *value).collect();
+            client.query(&statement, &values).await
+        };
+        if let Ok(answer) = timeout(self.answer_timeout, answer).await {
+            return Ok(answer?);
+        }
+        // Nobody knows what comes on this connection next.
+        drop(Object::take(client));
+        Err(StoreError::Unavailable("it does not answer".into()))
+    }
+}
+
+impl From<PoolError> for StoreError {
+    fn from(error: PoolError) -> Self {
+        match error {
+            PoolError::Timeout(deadpool_postgres::TimeoutType::Wait) => Self::Busy,
+            PoolError::Backend(error) => error.into(),
+            other => Self::Unavailable(other.to_string()),
+        }
+    }
+}
+
+impl From<tokio_postgres::Error> for StoreError {
+    fn from(error: tokio_postgres::Error) -> Self {
+        let Some(db) = error.as_db_error() else {
+            // The connection broke, or never was; the source says why.
+            let source = std::error::Error::source(&error).map(|source| format!(": {source}"));
+            return Self::Unavailable(format!("{error}{}", source.unwrap_or_default()));
+        };
+        let text = format!("{}: {}", db.code().code(), db.message());
+        // By class (PostgreSQL's manual, appendix A).
+        match &db.code().code()[..2] {
+            "23" => Self::Conflict(text),
+            "08" | "25" | "28" | "3D" | "40" | "53" | "55" | "57" | "58" => Self::Unavailable(text),
+            _ => Self::Corrupt(text),
+        }
+    }
+}
