@@ -46,7 +46,11 @@ pub fn run(args: impl Iterator<Item = OsString>) -> ExitCode {
         "serve" => with_config(crate::serve::main),
         "migrate" => with_config(migrate),
         "keygen" => print(&SigningKeys::generate_rsa_pem()),
-        "healthcheck" => with_config(|config| healthcheck(config.admin_listen)),
+        // 0 or 1, whatever is wrong: container runtimes keep 2 for themselves.
+        "healthcheck" => match with_config(|config| healthcheck(config.admin_listen)) {
+            ExitCode::SUCCESS => ExitCode::SUCCESS,
+            _ => ExitCode::FAILURE,
+        },
         "version" | "--version" | "-V" => print(&version()),
         "help" | "--help" | "-h" => print(&help()),
         other => misuse(&format!("there is no command {other:?}")),

@@ -79,7 +79,9 @@ impl fmt::Display for Takes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Text(text) => f.write_str(text),
-            Self::Number { of, min, max } => write!(f, "a number of {of} from {min} to {max}"),
+            Self::Number { of, min, max } => {
+                write!(f, "a whole number of {of} from {min} to {max}")
+            }
         }
     }
 }
@@ -223,16 +225,16 @@ const GRACE_SECONDS: Setting = number(
 const COMMANDS_PER_SECOND: Setting = number(
     "GAMESERVER_COMMANDS_PER_SECOND",
     Some("50"),
-    "commands a second",
+    "messages a second",
     (1, 100_000),
-    "What one seat may send in a game that is played in turns.",
+    "What one socket may send in a game that is played in turns.",
 );
 const RELAY_COMMANDS_PER_SECOND: Setting = number(
     "GAMESERVER_RELAY_COMMANDS_PER_SECOND",
     Some("5000"),
-    "commands a second",
+    "messages a second",
     (1, 100_000),
-    "What one seat may send in a relay game.",
+    "What one socket may send in a relay game.",
 );
 const REQUEST_TIMEOUT_SECONDS: Setting = number(
     "GAMESERVER_REQUEST_TIMEOUT_SECONDS",
@@ -963,7 +965,7 @@ mod tests {
         }
         assert_eq!(
             line("GAMESERVER_ACCESS_TOKEN_SECONDS", "59"),
-            "GAMESERVER_ACCESS_TOKEN_SECONDS: got \"59\"; it takes a number of seconds from 60 to \
+            "GAMESERVER_ACCESS_TOKEN_SECONDS: got \"59\"; it takes a whole number of seconds from 60 to \
              86400"
         );
     }

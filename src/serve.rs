@@ -34,6 +34,8 @@ use crate::vital::Vital;
 
 /// Whom access tokens are for (`aud`).
 const AUDIENCE: &str = "gameserver";
+/// The setting that says where files are.
+const DATA_DIR: &str = "GAMESERVER_DATA_DIR";
 /// The key of access tokens in the data directory.
 const KEY_FILE: &str = "jwt-private-key.pem";
 /// The same in a store that nodes share.
@@ -55,17 +57,19 @@ const DRAIN_STORE_MAX: Duration = Duration::from_secs(3);
 /// Why the server can't start; one line each.
 #[derive(Debug, Error)]
 enum StartError {
-    #[error("{}: {error}", .path.display())]
-    File { path: PathBuf, error: io::Error },
+    #[error("{setting}: {}: {error}", .path.display())]
+    File { setting: &'static str, path: PathBuf, error: io::Error },
     #[error("{}: another server works there (it is locked); stop it, or set another {setting}", .path.display())]
     Locked { path: PathBuf, setting: &'static str },
     #[error("{}: {error}; put it right, or move it away to have a new one made", .path.display())]
     Key { path: PathBuf, error: KeyError },
     #[error("GAMESERVER_DATA_DIR is not set, and this account has no home")]
     NoDataDir,
+    #[error("GAMESERVER_DATABASE_URL: {place}: {error}")]
+    Open { place: String, error: StoreError },
     #[error("the store: {0}")]
     Store(#[from] StoreError),
-    #[error("{name}: can't listen on {address}: {error}")]
+    #[error("{name}: can't listen on {address}: {error}; set another address")]
     Listen { name: &'static str, address: SocketAddr, error: io::Error },
     #[error("{0}")]
     System(#[from] io::Error),
@@ -85,24 +89,28 @@ pub fn main(config: Config) -> ExitCode {
 
 fn run(mut config: Config) -> Result<ExitCode, StartError> {
     platform::raise_descriptor_limit();
+    platform::keep_new_files_private();
     let place = Place::take(&config)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .global_queue_interval(GLOBAL_QUEUE_INTERVAL)
         .enable_all()
         .build()?;
+    let mut closing = None;
     let drained = runtime.block_on(async {
         let signals = Signals::listen()?;
         // Before the store: an address that is taken is no reason to touch it.
         let admin = listen("GAMESERVER_ADMIN_LISTEN", config.admin_listen)?;
         let public = listen("GAMESERVER_LISTEN", config.listen)?;
-        let (store, keys) = place.open(config.signing_keys.take()).await?;
-        Server::start(config, keys, Arc::new(store), public, admin)
-            .await?
-            .until_signal(signals)
-            .await
+        let (opened, keys) = place.open(config.signing_keys.take()).await?;
+        let store = Arc::new(opened);
+        closing = Some(Arc::clone(&store));
+        Server::start(config, keys, store, public, admin).await?.until_signal(signals).await
     })?;
     // What still runs was cut off: nobody waits for it.
     runtime.shutdown_background();
+    if let Some(store) = closing {
+        store.close();
+    }
     Ok(drained)
 }
 
@@ -119,7 +127,8 @@ impl Place {
     fn take(config: &Config) -> Result<Self, StartError> {
         match (&config.database, &config.data_dir) {
             (Database::Postgres(settings, migrate), _) => {
-                postgres::migrate(&settings.url, *migrate)?;
+                let failed = |error| StartError::Open { place: config.database.to_string(), error };
+                postgres::migrate(&settings.url, *migrate).map_err(failed)?;
                 Ok(Self::Postgres(settings.clone()))
             }
             (Database::Sqlite(file), Some(dir)) => Ok(Self::Files {
@@ -138,7 +147,11 @@ impl Place {
         match self {
             Self::Files { database, keys, .. } => {
                 let keys = given_keys.map_or_else(|| stored_keys(keys), Ok)?;
-                Ok((Store::Sqlite(Sqlite::open(database)?), keys))
+                let failed = |error| StartError::Open {
+                    place: Database::Sqlite(database.clone()).to_string(),
+                    error,
+                };
+                Ok((Store::Sqlite(Sqlite::open(database).map_err(failed)?), keys))
             }
             Self::Postgres(settings) => {
                 let store = Postgres::new(settings)?;
@@ -166,9 +179,12 @@ async fn shared_keys(store: &Postgres) -> Result<SigningKeys, StartError> {
 
 /// Creates the data directory where there is none, and takes it for this process.
 fn lock_data_dir(path: &Path) -> Result<File, StartError> {
-    platform::private_dir(path)
-        .map_err(|error| StartError::File { path: path.to_owned(), error })?;
-    lock(&path.join(LOCK_FILE), path, "GAMESERVER_DATA_DIR")
+    platform::private_dir(path).map_err(|error| StartError::File {
+        setting: DATA_DIR,
+        path: path.to_owned(),
+        error,
+    })?;
+    lock(&path.join(LOCK_FILE), path, DATA_DIR)
 }
 
 /// Takes the store's file, which may be elsewhere, for this process.
@@ -180,7 +196,7 @@ fn lock_database(file: &Path) -> Result<File, StartError> {
 
 /// The lock goes with the process, however that ends.
 fn lock(path: &Path, what: &Path, setting: &'static str) -> Result<File, StartError> {
-    let failed = |error| StartError::File { path: path.to_owned(), error };
+    let failed = |error| StartError::File { setting, path: what.to_owned(), error };
     let file =
         File::options().create(true).truncate(false).write(true).open(path).map_err(failed)?;
     match file.try_lock() {
@@ -194,7 +210,7 @@ fn lock(path: &Path, what: &Path, setting: &'static str) -> Result<File, StartEr
 
 /// The keys in a file, made and put there if there are none.
 fn stored_keys(path: &Path) -> Result<SigningKeys, StartError> {
-    let failed = |error| StartError::File { path: path.to_owned(), error };
+    let failed = |error| StartError::File { setting: DATA_DIR, path: path.to_owned(), error };
     let pem = match fs::read_to_string(path) {
         Ok(pem) => pem,
         Err(error) if error.kind() == io::ErrorKind::NotFound => {

@@ -203,18 +203,21 @@ impl Handler for Http {
         self.share(origin.as_ref(), headers);
         headers.insert("x-content-type-options", HeaderValue::from_static("nosniff"));
         self.requests.fetch_add(1, Ordering::Relaxed);
-        tracing::info!(
-            target: "access",
-            request_id = id.to_str().unwrap_or_default(),
-            %method,
-            path,
-            status = response.status().as_u16(),
-            micros = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX),
-            %peer,
-        );
+        let (status, micros) = (response.status().as_u16(), micros(began));
+        let request_id = id.to_str().unwrap_or_default();
+        // The files of the page say nothing at the usual level: there are ten for each visit.
+        if path.starts_with("/assets/") {
+            tracing::debug!(target: "access", request_id, %method, path, status, micros, %peer);
+        } else {
+            tracing::info!(target: "access", request_id, %method, path, status, micros, %peer);
+        }
         response.headers_mut().insert(X_REQUEST_ID, id);
         response
     }
+}
+
+fn micros(since: Instant) -> u64 {
+    u64::try_from(since.elapsed().as_micros()).unwrap_or(u64::MAX)
 }
 
 /// The client's own id, if it is sane; a new one otherwise.

@@ -58,8 +58,8 @@ pub(super) struct Core {
     pub history: History,
     /// When it ended, or was last touched without a socket, in seconds of the clock.
     pub idle_since: u32,
-    /// When somebody last took a seat in this life of the match, in seconds of the clock.
-    pub joined_at: Option<u32>,
+    /// When quick play last seated somebody here, in seconds of the clock.
+    pub expected_at: Option<u32>,
     /// [`MatchRecord::seq`] as the last change that was sent leaves it.
     pub stored_seq: u64,
     /// No longer the match: whoever holds it must load it anew.
@@ -194,7 +194,7 @@ impl Core {
             outputs: 0,
             history: History::default(),
             idle_since: now,
-            joined_at: None,
+            expected_at: None,
             stored_seq: 0,
             retired: false,
             refused: false,

@@ -172,7 +172,6 @@ impl Match {
             core.restart_grace(now);
         }
         core.idle_since = now;
-        core.joined_at = Some(now);
         let committed = core.when_committed();
         self.send(&mut core, change);
         Ok(Joined { seat, committed: Some(committed) })
@@ -301,7 +300,7 @@ impl Match {
     }
 
     /// Whether quick play may seat strangers here: open to all, with the game's own options, a
-    /// seat that is free, and a player who waits or has just sat down.
+    /// seat that is free, and a player who is there, or on the way from quick play.
     pub fn welcomes_strangers(&self) -> bool {
         let Ok(core) = self.lock() else { return false };
         let open = match core.record.state {
@@ -310,11 +309,16 @@ impl Match {
             MatchState::Ended => false,
         };
         let now = self.clock.now();
-        let just_sat_down = core.joined_at.is_some_and(|at| now.saturating_sub(at) <= IDLE_SECONDS);
-        open && (just_sat_down || core.has_player())
+        let on_the_way = core.expected_at.is_some_and(|at| now.saturating_sub(at) <= IDLE_SECONDS);
+        open && (on_the_way || core.has_player())
             && core.record.visibility == Visibility::Public
             && core.record.options == "{}"
             && core.seats.iter().any(Option::is_none)
+    }
+
+    /// Somebody whom quick play has seated is about to connect.
+    pub fn expect_player(&self) {
+        self.lock_any().expected_at = Some(self.clock.now());
     }
 
     /// Whether `user` has a seat.

@@ -339,11 +339,13 @@ impl Registry {
         let own = of_game().filter(|live| live.seats(user.id));
         for live in own.chain(of_game()) {
             if let Ok(joined) = live.join(user.id, &user.display_name, None) {
+                live.expect_player();
                 return Ok((Arc::clone(live), joined));
             }
         }
         let new = NewMatch { game: game.into(), ..NewMatch::default() };
         let (live, joined) = self.begin(new, user)?;
+        live.expect_player();
         waiting.push(Arc::clone(&live));
         Ok((live, joined))
     }

@@ -32,7 +32,7 @@ pub fn start_logs(level: tracing::Level, format: LogFormat) -> Level {
     let registry = tracing_subscriber::registry().with(filter);
     // An error: somebody has started logging already, and it goes there.
     let _ = if text {
-        registry.with(lines.with_target(false).with_ansi(stderr().is_terminal())).try_init()
+        registry.with(lines.with_target(false).with_ansi(false)).try_init()
     } else {
         registry.with(lines.json().flatten_event(true)).try_init()
     };

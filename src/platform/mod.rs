@@ -70,6 +70,12 @@ pub fn raise_descriptor_limit() -> u64 {
     sys::raise_descriptor_limit()
 }
 
+/// What the process creates from now on is its owner's alone, unless it says otherwise: the store holds
+/// password hashes. Does nothing on Windows, where a file takes over what its directory grants.
+pub fn keep_new_files_private() {
+    sys::keep_new_files_private();
+}
+
 /// Gives memory that was not used for a while back to the operating system; to be called once a
 /// second. Does nothing where the allocator looks after that itself.
 pub fn release_unused_memory() {

@@ -46,6 +46,8 @@ pub(super) fn raise_descriptor_limit() -> u64 {
     u64::MAX
 }
 
+pub(super) fn keep_new_files_private() {}
+
 pub(super) fn data_home(var: impl Fn(&str) -> Option<OsString>) -> Option<PathBuf> {
     var("LOCALAPPDATA").map(PathBuf::from)
 }

@@ -20,16 +20,16 @@ use crate::ids::{MatchId, SessionId, Timestamp, UserId};
 #[derive(Clone, Debug, Error)]
 pub enum StoreError {
     /// It can't be reached or can't write; the text is for the log, not for users.
-    #[error("the store is away: {0}")]
+    #[error("it is away: {0}")]
     Unavailable(String),
     /// More calls wait than there is room for.
-    #[error("the store is busy")]
+    #[error("it is busy")]
     Busy,
     /// What was to be written contradicts what is there.
     #[error("conflict: {0}")]
     Conflict(String),
     /// What was read can't be: another program wrote it, or the file is damaged.
-    #[error("the store holds what it should not: {0}")]
+    #[error("it holds what it should not: {0}")]
     Corrupt(String),
 }
 
@@ -278,6 +278,17 @@ pub enum Store {
     Sqlite(sqlite::Sqlite),
     /// On a server.
     Postgres(postgres::Postgres),
+}
+
+impl Store {
+    /// Finishes what waits; calls that come later may fail. Blocks.
+    pub fn close(&self) {
+        match self {
+            Self::Sqlite(store) => store.close(),
+            // The server finishes what it has begun.
+            Self::Postgres(_) => {}
+        }
+    }
 }
 
 /// Both stores have the same calls.

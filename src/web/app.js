@@ -296,7 +296,7 @@ class LobbyPage {
       const isMine = (match) => seatOf(match) !== undefined;
       this.#show(
         "open",
-        open.filter((match) => BOARDS[match.game] && !isMine(match)),
+        open.filter((match) => BOARDS[match.game] && !isMine(match) && isThere(match)),
       );
       this.#show(
         "running",
@@ -368,6 +368,9 @@ function line(match, note, label, address, kind = "") {
     link,
   );
 }
+
+/// Whether somebody who plays waits there now.
+const isThere = (match) => match.players.some(({ connected }) => connected);
 
 const openLine = (match) => line(match, match.since, "Join", `#/m/${match.id}?join`, "primary");
 const runningLine = (match) => line(match, match.since, "Watch", `#/m/${match.id}`);

@@ -18,7 +18,7 @@ const WELCOME_MS_MAX = 10_000;
 const SILENCE_MS_MAX = 15_000;
 const PONG_MS_MAX = 4_000;
 const BACKOFF_MS_MIN = 250;
-const BACKOFF_MS_MAX = 15_000;
+const BACKOFF_MS_MAX = 4_000;
 /// A connection that held so long counts as a good one: the next wait is short again.
 const SETTLED_MS = 5_000;
 const BUSY_RETRIES_MAX = 5;

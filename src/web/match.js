@@ -244,6 +244,7 @@ export class MatchPage {
     if (this.#looking()) return [this.#rules.tell(this.#queue[0].event), last];
     if (turn === null) return ["", last];
     const role = this.#rules.role(turn);
+    if (this.#busy && this.#lost) return ["Your move waits for the connection.", last];
     if (turn === this.#seat) return [`Your turn${role ? ` – you are ${role}` : ""}`, last];
     return [`${this.#name(turn)}’s turn`, last];
   }

@@ -2,6 +2,7 @@
 
 use std::io::Write as _;
 use std::net::TcpStream;
+use std::os::unix::fs::PermissionsExt as _;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
@@ -122,4 +123,21 @@ fn a_second_server_on_the_same_data_is_refused() {
     server.kill9();
     server.restart();
     server.guest();
+}
+
+#[test]
+fn a_clean_end_leaves_one_file_that_is_the_owners_alone() {
+    if on_postgres() {
+        return; // There are no files.
+    }
+    let mut server = Server::start();
+    server.guest();
+    server.terminate();
+    assert!(server.wait().success());
+    let data = server.data.path().join("data");
+    for beside in ["gameserver.db-wal", "gameserver.db-shm"] {
+        assert!(!data.join(beside).exists(), "{beside} is left: who copies the file loses it");
+    }
+    let mode = std::fs::metadata(data.join("gameserver.db")).unwrap().permissions().mode();
+    assert_eq!(mode & 0o077, 0, "{mode:o}: it holds password hashes");
 }

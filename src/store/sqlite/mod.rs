@@ -39,9 +39,15 @@ type ReadJob = Box<dyn FnOnce(&Connection) + Send>;
 
 /// A handle to the store; see [`super`]. Committed means: in the WAL, and synced (`synchronous=FULL`).
 pub struct Sqlite {
+    /// `None` once it is closed.
+    queues: Mutex<Option<Queues>>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+}
+
+#[derive(Clone)]
+struct Queues {
     writes: SyncSender<WriteJob>,
     reads: SyncSender<ReadJob>,
-    threads: Vec<JoinHandle<()>>,
 }
 
 impl Sqlite {
@@ -58,15 +64,22 @@ impl Sqlite {
             let (connection, queue) = (connect(path)?, Arc::clone(&read_queue));
             threads.push(spawn("store-read", move || read_loop(&connection, &queue))?);
         }
-        Ok(Self { writes, reads, threads })
+        let queues = Mutex::new(Some(Queues { writes, reads }));
+        Ok(Self { queues, threads: Mutex::new(threads) })
     }
 
-    /// Finishes what waits and closes the file. Calls that come later fail.
-    pub fn close(self) {
-        drop((self.writes, self.reads));
-        for thread in self.threads {
+    /// Finishes what waits and closes the file, which is then all there is: SQLite puts the log
+    /// beside it back into it. Calls that come later fail. Blocks.
+    pub fn close(&self) {
+        drop(self.queues.lock().unwrap_or_else(PoisonError::into_inner).take());
+        for thread in self.threads.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
             let _ = thread.join();
         }
+    }
+
+    fn queues(&self) -> Result<Queues, StoreError> {
+        let queues = self.queues.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        queues.ok_or_else(|| StoreError::Unavailable("it was closed".into()))
     }
 
     pub(super) async fn ping(&self) -> Result<(), StoreError> {
@@ -80,7 +93,7 @@ impl Sqlite {
     ) -> Result<T, StoreError> {
         let (answer, answered) = oneshot::channel();
         enqueue(
-            &self.writes,
+            &self.queues()?.writes,
             Box::new(move |db| {
                 let result = in_savepoint(db, change);
                 Box::new(move |committed| drop(answer.send(committed.and(result))))
@@ -95,7 +108,7 @@ impl Sqlite {
         query: impl FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
         let (answer, answered) = oneshot::channel();
-        enqueue(&self.reads, Box::new(move |db| drop(answer.send(query(db)))))?;
+        enqueue(&self.queues()?.reads, Box::new(move |db| drop(answer.send(query(db)))))?;
         answered.await.unwrap_or_else(|_| Err(StoreError::Unavailable("it was closed".into())))
     }
 }
