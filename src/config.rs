@@ -169,6 +169,20 @@ const DATABASE_PREPARE: Setting = text(
     "Whether statements are prepared; false through a pooler by transaction that can't keep them, \
      such as PgBouncer before 1.21.",
 );
+const ADVERTISE: Setting = text(
+    "GAMESERVER_ADVERTISE",
+    None,
+    "a host and a port, such as 10.0.0.7:8080",
+    "Where other nodes reach this one, and this one alone; if not set, the public address, or where that is everywhere \
+     the one from which PostgreSQL is reached.",
+);
+const LEASE_SECONDS: Setting = number(
+    "GAMESERVER_LEASE_SECONDS",
+    Some("3"),
+    "seconds",
+    (1, 60),
+    "After which others take over the matches of a node that is not heard of.",
+);
 const MIGRATE: Setting = text(
     "GAMESERVER_MIGRATE",
     Some("auto"),
@@ -275,6 +289,8 @@ pub const SETTINGS: &[Setting] = &[
     DATABASE_LOCK_SECONDS,
     DATABASE_PREPARE,
     MIGRATE,
+    ADVERTISE,
+    LEASE_SECONDS,
     JWT_PRIVATE_KEY,
     JWT_ISSUER,
     ACCESS_TOKEN_SECONDS,
@@ -302,6 +318,10 @@ pub struct Config {
     pub data_dir: Option<PathBuf>,
     /// The store.
     pub database: Database,
+    /// Where other nodes reach this one: `host:port`.
+    pub advertise: Option<String>,
+    /// How long a node's matches stay its own when it is not heard of.
+    pub lease: Duration,
     /// The keys of access tokens; `None`: those in the data directory, made on the first start.
     pub signing_keys: Option<SigningKeys>,
     /// `iss` of access tokens.
@@ -430,6 +450,8 @@ struct Raw {
     database_lock_seconds: Option<String>,
     database_prepare: Option<String>,
     migrate: Option<String>,
+    advertise: Option<String>,
+    lease_seconds: Option<String>,
     jwt_private_key: Option<String>,
     jwt_issuer: Option<String>,
     access_token_seconds: Option<String>,
@@ -510,6 +532,8 @@ impl Config {
             admin_listen: ADMIN_LISTEN.required(raw.admin_listen, address)?,
             data_dir,
             database,
+            advertise: ADVERTISE.read(raw.advertise, host_and_port)?,
+            lease: LEASE_SECONDS.required(raw.lease_seconds, seconds)?,
             signing_keys: JWT_PRIVATE_KEY.read(raw.jwt_private_key, keys)?,
             jwt_issuer: JWT_ISSUER.required(raw.jwt_issuer, issuer)?,
             access_token_lifetime: ACCESS_TOKEN_SECONDS
@@ -608,6 +632,11 @@ fn database(_: &Setting, value: &str) -> Parsed<Address> {
         ":memory:" => Err("a store in memory would lose every match".into()),
         path => Ok(Address::Sqlite(path.into())),
     }
+}
+
+fn host_and_port(_: &Setting, value: &str) -> Parsed<String> {
+    let (host, port) = value.rsplit_once(':').ok_or_else(String::new)?;
+    if is_host(host) && is_port(port) { Ok(value.to_owned()) } else { Err(String::new()) }
 }
 
 fn truth(_: &Setting, value: &str) -> Parsed<bool> {

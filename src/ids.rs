@@ -55,6 +55,11 @@ id!(
     MatchId
 );
 
+id!(
+    /// A server process, from its start to its end.
+    NodeId
+);
+
 /// Milliseconds since 1970 in UTC; RFC 3339 in JSON.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Timestamp(pub i64);

@@ -13,6 +13,7 @@
 //! | [`session`] | one socket: frames in, frames out, rate limit |
 //! | [`users`] | accounts and sessions: the rules |
 //! | [`matches`] | runs games: the match, its log, its order; which are in memory |
+//! | [`cluster`] | who plays which match: leases, epochs, forwarding to the owner |
 //! | [`config`] | environment → ready values |
 //! | [`protocol`] | the messages of a socket, their codecs and limits |
 //! | [`store`] | records, and the `SQLite` file that keeps them |
@@ -43,6 +44,7 @@
 
 pub mod auth;
 pub mod cli;
+pub mod cluster;
 pub mod config;
 pub mod games;
 pub mod http;

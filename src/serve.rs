@@ -17,7 +17,8 @@ use thiserror::Error;
 use tokio::net::TcpListener;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
-use crate::auth::{KeyError, SigningKeys, Tokens};
+use crate::auth::{KeyError, Secret, SigningKeys, Tokens};
+use crate::cluster::Cluster;
 use crate::config::{Config, Database, reachable};
 use crate::games::Catalog;
 use crate::http::server::{Limits, Listening};
@@ -40,6 +41,8 @@ const DATA_DIR: &str = "GAMESERVER_DATA_DIR";
 const KEY_FILE: &str = "jwt-private-key.pem";
 /// The same in a store that nodes share.
 const KEY_SECRET: &str = "jwt-private-key";
+/// What nodes know each other by, in such a store.
+const NODE_SECRET: &str = "node-secret";
 /// Locked by the server that works in the data directory.
 const LOCK_FILE: &str = "gameserver.lock";
 /// Connections to the admin listener.
@@ -49,6 +52,8 @@ const ADMIN_CONNECTIONS_MAX: usize = 64;
 const GLOBAL_QUEUE_INTERVAL: u32 = 8;
 /// How often the store forgets sessions that have expired.
 const PRUNE_INTERVAL: Duration = Duration::from_secs(60 * 60);
+/// How often at least a node looks at what happened on others.
+const RENEW_INTERVAL_MAX: Duration = Duration::from_millis(500);
 /// How long clients have to let go once they are told; then they are cut off.
 const DRAIN_CLIENTS_MAX: Duration = Duration::from_secs(5);
 /// How long the store has to take what is acknowledged.
@@ -101,10 +106,9 @@ fn run(mut config: Config) -> Result<ExitCode, StartError> {
         // Before the store: an address that is taken is no reason to touch it.
         let admin = listen("GAMESERVER_ADMIN_LISTEN", config.admin_listen)?;
         let public = listen("GAMESERVER_LISTEN", config.listen)?;
-        let (opened, keys) = place.open(config.signing_keys.take()).await?;
-        let store = Arc::new(opened);
-        closing = Some(Arc::clone(&store));
-        Server::start(config, keys, store, public, admin).await?.until_signal(signals).await
+        let kept = place.open(config.signing_keys.take()).await?;
+        closing = Some(Arc::clone(&kept.store));
+        Server::start(config, kept, public, admin).await?.until_signal(signals).await
     })?;
     // What still runs was cut off: nobody waits for it.
     runtime.shutdown_background();
@@ -140,10 +144,7 @@ impl Place {
         }
     }
 
-    async fn open(
-        &self,
-        given_keys: Option<SigningKeys>,
-    ) -> Result<(Store, SigningKeys), StartError> {
+    async fn open(&self, given_keys: Option<SigningKeys>) -> Result<Kept, StartError> {
         match self {
             Self::Files { database, keys, .. } => {
                 let keys = given_keys.map_or_else(|| stored_keys(keys), Ok)?;
@@ -151,7 +152,10 @@ impl Place {
                     place: Database::Sqlite(database.clone()).to_string(),
                     error,
                 };
-                Ok((Store::Sqlite(Sqlite::open(database).map_err(failed)?), keys))
+                let store = Arc::new(Store::Sqlite(Sqlite::open(database).map_err(failed)?));
+                // There are no others to share it with.
+                let node_secret = Secret::random().as_str().to_owned();
+                Ok(Kept { store, keys, node_secret })
             }
             Self::Postgres(settings) => {
                 let store = Postgres::new(settings)?;
@@ -159,22 +163,41 @@ impl Place {
                     Some(keys) => keys,
                     None => shared_keys(&store).await?,
                 };
-                Ok((Store::Postgres(store), keys))
+                let node_secret =
+                    shared_secret(&store, NODE_SECRET, || Secret::random().as_str().into()).await?;
+                Ok(Kept { store: Arc::new(Store::Postgres(store)), keys, node_secret })
             }
         }
     }
 }
 
-/// The keys that all nodes share, made by the first.
+/// What was there before this start, or was made by it.
+struct Kept {
+    store: Arc<Store>,
+    keys: SigningKeys,
+    /// What nodes know each other by.
+    node_secret: String,
+}
+
+/// The keys that all nodes share.
 async fn shared_keys(store: &Postgres) -> Result<SigningKeys, StartError> {
-    let known = store.secret(KEY_SECRET).await?;
-    if known.is_none() {
-        store.offer_secret(KEY_SECRET, &SigningKeys::generate_rsa_pem()).await?;
-    }
-    let gone = || StoreError::Corrupt("the key of access tokens is gone".into());
-    let pem = known.or(store.secret(KEY_SECRET).await?).ok_or_else(gone)?;
+    let pem = shared_secret(store, KEY_SECRET, SigningKeys::generate_rsa_pem).await?;
     let unusable = |error: KeyError| StoreError::Corrupt(format!("its key: {error}"));
     Ok(SigningKeys::from_pem(&pem).map_err(unusable)?)
+}
+
+/// A secret that all nodes share, made by the first.
+async fn shared_secret(
+    store: &Postgres,
+    name: &str,
+    make: impl FnOnce() -> String,
+) -> Result<String, StartError> {
+    if let Some(secret) = store.secret(name).await? {
+        return Ok(secret);
+    }
+    store.offer_secret(name, &make()).await?;
+    let gone = || StoreError::Corrupt(format!("its secret {name} is gone"));
+    Ok(store.secret(name).await?.ok_or_else(gone)?)
 }
 
 /// Creates the data directory where there is none, and takes it for this process.
@@ -232,6 +255,7 @@ struct Server {
     http: Arc<Http>,
     registry: Arc<Registry>,
     users: Arc<Users>,
+    cluster: Arc<Cluster>,
     admin: Arc<Admin>,
     public_listener: Listening,
     /// Kept to the end: whoever asks whether the server is ready is answered through the drain.
@@ -242,15 +266,18 @@ struct Server {
 impl Server {
     async fn start(
         config: Config,
-        keys: SigningKeys,
-        store: Arc<Store>,
+        kept: Kept,
         public: TcpListener,
         admin: TcpListener,
     ) -> Result<Self, StartError> {
+        let Kept { store, keys, node_secret } = kept;
+        let (public_at, admin_at) = (public.local_addr()?, admin.local_addr()?);
+        let address = advertised(&config, public_at);
+        let cluster = Cluster::join(Arc::clone(&store), address, config.lease).await?;
         let log_level = start_logs(config.log, config.log_format);
         let catalog = Arc::new(Catalog::new(config.relay_games));
         let grace = config.grace.map(|grace| u32::try_from(grace.as_secs()).unwrap_or(u32::MAX));
-        let registry = Registry::start(Arc::clone(&store), catalog, grace);
+        let registry = Registry::start(Arc::clone(&store), catalog, Arc::clone(&cluster), grace);
         let lifetime = config.access_token_lifetime;
         let tokens = Arc::new(Tokens::new(keys, config.jwt_issuer, AUDIENCE, lifetime));
         let matches = Arc::clone(&registry);
@@ -265,13 +292,18 @@ impl Server {
                 turns_per_second: config.commands_per_second,
                 relay_per_second: config.relay_commands_per_second,
             },
+            node_secret,
         };
-        let http =
-            Http::new(Arc::clone(&store), Arc::clone(&users), Arc::clone(&registry), settings);
+        let http = Http::new(
+            Arc::clone(&store),
+            Arc::clone(&users),
+            Arc::clone(&registry),
+            Arc::clone(&cluster),
+            settings,
+        );
         let rooms = Admin::new(store, Arc::clone(&registry), Arc::clone(&http));
         let limits =
             |connections_max| Limits { connections_max, head_timeout: config.request_timeout };
-        let (public_at, admin_at) = (public.local_addr()?, admin.local_addr()?);
         let server = Self {
             public_listener: Listening::start(
                 public,
@@ -287,6 +319,7 @@ impl Server {
             http,
             registry,
             users,
+            cluster,
             log_level,
         };
         tracing::info!(
@@ -319,6 +352,11 @@ impl Server {
                 }
             }
         });
+        let renewing = tokio::spawn(renew(
+            Arc::clone(&self.cluster),
+            Arc::clone(&self.registry),
+            Arc::clone(&self.users),
+        ));
         while signals.next().await == Signal::Reload {
             self.reload();
         }
@@ -331,6 +369,7 @@ impl Server {
             }
         };
         upkeep.abort();
+        renewing.abort();
         Ok(drained)
     }
 
@@ -341,8 +380,14 @@ impl Server {
             tracing::error!(
                 "the store did not take everything in time: what nobody was told is lost"
             );
-            self.registry.give_up();
         }
+        // First the matches are given up, then clients come back: to whoever has them then.
+        match timeout(DRAIN_STORE_MAX, self.cluster.leave()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::error!(%error, "the lease runs out by itself"),
+            Err(_) => tracing::error!("the lease runs out by itself: the store does not answer"),
+        }
+        self.registry.give_up();
         if timeout(DRAIN_CLIENTS_MAX, self.public_listener.drain()).await.is_err() {
             let left = self.public_listener.connections();
             tracing::warn!(left, "clients that did not let go were cut off");
@@ -367,4 +412,38 @@ async fn forget_expired(users: Arc<Users>) {
     if let Err(error) = users.load_revocations().await {
         tracing::warn!(%error, "sessions that expired could not be forgotten");
     }
+}
+
+/// Renews this node's lease for as long as it lives, and does what has become known by that.
+async fn renew(cluster: Arc<Cluster>, registry: Arc<Registry>, users: Arc<Users>) {
+    let Some(interval) = cluster.renew_interval() else { return };
+    let _vital = Vital("the renewal of the lease");
+    let mut tick = tokio::time::interval(interval.min(RENEW_INTERVAL_MAX));
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tick.tick().await;
+        match cluster.renew().await {
+            Ok(renewal) => {
+                if let Some(still_held) = renewal.still_held {
+                    tracing::warn!("the lease had expired: others may have taken matches over");
+                    registry.give_up_all_but(&still_held);
+                }
+                let ended = users.refuse_revoked(renewal.revoked);
+                if !ended.is_empty() {
+                    registry.close_sessions(&ended);
+                }
+            }
+            Err(error) => tracing::warn!(%error, "the lease could not be renewed"),
+        }
+    }
+}
+
+/// Where other nodes reach this one.
+fn advertised(config: &Config, public_at: SocketAddr) -> String {
+    if let Some(address) = &config.advertise {
+        return address.clone();
+    }
+    let Database::Postgres(settings, _) = &config.database else { return public_at.to_string() };
+    let seen = if public_at.ip().is_unspecified() { settings.url.seen_from() } else { None };
+    SocketAddr::new(seen.unwrap_or(public_at.ip()), public_at.port()).to_string()
 }

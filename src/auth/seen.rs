@@ -75,14 +75,16 @@ impl Seen {
         self.old.remove(token);
     }
 
-    /// Refuses the tokens of a session, which expire at `until` at the latest.
-    pub(super) fn revoke(&mut self, session: SessionId, until: SystemTime) {
-        if self.revoked.len() >= REVOKED_MAX && !self.revoked.contains_key(&session) {
+    /// Refuses the tokens of a session, which expire at `until` at the latest. Whether it is new.
+    pub(super) fn revoke(&mut self, session: SessionId, until: SystemTime) -> bool {
+        let new = !self.revoked.contains_key(&session);
+        if new && self.revoked.len() >= REVOKED_MAX {
             let latest = self.revoked.drain().map(|(_, until)| until).max();
             self.refused_until = latest.map_or(self.refused_until, |at| at.max(self.refused_until));
         }
         let known = self.revoked.entry(session).or_insert(until);
         *known = until.max(*known);
+        new
     }
 
     /// Refuses what was revoked.

@@ -174,9 +174,9 @@ impl Tokens {
     }
 
     /// Refuses the tokens of a session from now on. `until` is when the last of them expires: no
-    /// earlier than now and [`Self::access_lifetime`].
-    pub fn revoke(&self, session: SessionId, until: SystemTime) {
-        self.seen().revoke(session, until);
+    /// earlier than now and [`Self::access_lifetime`]. Whether it was not refused before.
+    pub fn revoke(&self, session: SessionId, until: SystemTime) -> bool {
+        self.seen().revoke(session, until)
     }
 
     /// Everything that the token itself can tell, its exact expiry and revocation left out.

@@ -13,9 +13,9 @@ mod router;
 mod routes;
 pub mod server;
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 use http_body_util::Full;
@@ -26,12 +26,14 @@ use hyper::header::{
 };
 use hyper::{Method, StatusCode};
 use serde::Serialize;
+use tokio::sync::watch;
 use tracing::Instrument as _;
 
 use self::problem::Refusal;
 use self::router::{Found, Router};
 use self::server::{Connection, Handler, Request, Response};
-use crate::auth::Claims;
+use crate::auth::{Claims, NodeTokens};
+use crate::cluster::Cluster;
 use crate::ids::UserId;
 use crate::matches::Registry;
 use crate::session::Rates;
@@ -40,6 +42,8 @@ use crate::users::{SocketTickets, UserError, Users};
 
 /// The name of the header that a request is found by.
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// The name of the header in which a node says for whom it passes a request on.
+const X_NODE: HeaderName = HeaderName::from_static("x-gameserver-node");
 /// Longest request id that is taken over from a client.
 const REQUEST_ID_BYTES_MAX: usize = 64;
 
@@ -48,12 +52,14 @@ pub struct Http {
     store: Arc<Store>,
     users: Arc<Users>,
     registry: Arc<Registry>,
+    cluster: Arc<Cluster>,
+    nodes: NodeTokens,
     tickets: SocketTickets,
     router: Router,
     rates: Rates,
     request_timeout: Duration,
     allowed_origins: RwLock<Vec<String>>,
-    draining: AtomicBool,
+    draining: watch::Sender<bool>,
     requests: AtomicU64,
     sockets: AtomicU64,
 }
@@ -66,6 +72,8 @@ pub struct Settings {
     pub allowed_origins: Vec<String>,
     /// What a socket may send.
     pub rates: Rates,
+    /// What nodes know each other by.
+    pub node_secret: String,
 }
 
 impl Http {
@@ -74,18 +82,21 @@ impl Http {
         store: Arc<Store>,
         users: Arc<Users>,
         registry: Arc<Registry>,
+        cluster: Arc<Cluster>,
         settings: Settings,
     ) -> Arc<Self> {
         Arc::new(Self {
+            tickets: SocketTickets::new(Arc::clone(&store)),
+            nodes: NodeTokens::new(&settings.node_secret),
             store,
             users,
             registry,
-            tickets: SocketTickets::default(),
+            cluster,
             router: Router::new(),
             rates: settings.rates,
             request_timeout: settings.request_timeout,
             allowed_origins: RwLock::new(settings.allowed_origins),
-            draining: AtomicBool::new(false),
+            draining: watch::Sender::new(false),
             requests: AtomicU64::new(0),
             sockets: AtomicU64::new(0),
         })
@@ -99,7 +110,7 @@ impl Http {
     /// From now on sockets are refused with 503: their clients find another server, or this one
     /// when it is back.
     pub fn refuse_sockets(&self) {
-        self.draining.store(true, Ordering::Relaxed);
+        self.draining.send_replace(true);
     }
 
     /// Requests that were answered since the start.
@@ -112,8 +123,14 @@ impl Http {
         self.sockets.load(Ordering::Relaxed)
     }
 
-    /// Whom the request's access token speaks for.
+    /// For whom the request is: by another node's word, or by an access token.
     fn claims(&self, headers: &HeaderMap) -> Result<Claims, Refusal> {
+        if let Some(token) = headers.get(X_NODE).and_then(|value| value.to_str().ok()) {
+            let now = SystemTime::now();
+            let claims = self.nodes.verify(token, now)?;
+            self.users.tokens().recheck(&claims, now)?;
+            return Ok(claims);
+        }
         let header = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok());
         let token = header.and_then(|value| {
             let (scheme, token) = value.split_once(' ')?;

@@ -227,6 +227,7 @@ impl From<MatchError> for Refusal {
             MatchError::NotIn(NotIn::Overloaded | NotIn::Retired) | MatchError::Unavailable => {
                 Self::unavailable("the server is busy or about to stop: try again")
             }
+            MatchError::Elsewhere(_) => Self::unavailable("the match moves: try again"),
             MatchError::GameGone(_) => {
                 tracing::warn!(%error, "a match can't be played here");
                 Self::unavailable("the match's game is not installed on this server")

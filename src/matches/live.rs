@@ -15,8 +15,9 @@ use super::core::{Additions, Core, Earlier, Occupant, Output, Socket};
 use super::event::{Structural, Who, wire_event};
 use super::log::{Entry, LogSender};
 use super::outbox::{Close, Outbox};
+use crate::cluster::Cluster;
 use crate::games::{Game, GameInfo, Leaving, Mode, Outcome, Refusal, Seat, Viewer};
-use crate::ids::{MatchId, SessionId, Timestamp, UserId};
+use crate::ids::{MatchId, NodeId, SessionId, Timestamp, UserId};
 use crate::protocol::{Frame, Problem, ServerMessage};
 use crate::store::{EventRecord, MatchChange, MatchRecord, MatchState, Visibility};
 
@@ -40,7 +41,22 @@ pub struct Match {
     info: GameInfo,
     clock: Arc<Clock>,
     log: LogSender,
+    cluster: Arc<Cluster>,
+    /// In which this node plays it.
+    epoch: u64,
     core: Mutex<Core>,
+}
+
+/// Where a match is played, and since when.
+pub struct Node {
+    /// What it counts time with.
+    pub clock: Arc<Clock>,
+    /// What it writes to.
+    pub log: LogSender,
+    /// Who may play what.
+    pub cluster: Arc<Cluster>,
+    /// In which this node plays it.
+    pub epoch: u64,
 }
 
 /// Who connects.
@@ -109,9 +125,9 @@ impl Match {
         events: &[EventRecord],
         info: GameInfo,
         game: Box<dyn Game>,
-        clock: Arc<Clock>,
-        log: LogSender,
+        node: Node,
     ) -> Result<Arc<Self>, String> {
+        let Node { clock, log, cluster, epoch } = node;
         let (id, now, relay) = (record.id, clock.now(), info.mode == Mode::Relay);
         let (seq, state) = (record.seq, record.state);
         (record.state, record.outcome) = (MatchState::Open, None);
@@ -132,7 +148,7 @@ impl Match {
         core.reserved = seq;
         core.stored_seq = seq;
         core.history.after = seq;
-        Ok(Arc::new(Self { id, info, clock, log, core: Mutex::new(core) }))
+        Ok(Arc::new(Self { id, info, clock, log, cluster, epoch, core: Mutex::new(core) }))
     }
 
     /// Gives `user` the lowest free seat, and starts the match if it was the last one.
@@ -353,6 +369,11 @@ impl Match {
         self.lock_any().refused
     }
 
+    /// In which this node plays it.
+    pub fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
     /// Waits for the store no longer: nobody is told what it has not committed.
     pub fn give_up(&self) {
         let mut core = self.lock_any();
@@ -374,15 +395,14 @@ impl Match {
         let _ = committed.await;
     }
 
-    /// Takes no more commands, writes what a crash would lose, and tells the sockets to come back;
-    /// what is given comes once all of it is committed.
+    /// Takes no more commands and writes what a crash would lose; what is given comes once all of
+    /// it is committed.
     pub fn drain(self: &Arc<Self>) -> Option<oneshot::Receiver<()>> {
         let mut core = self.lock().ok()?;
         if !self.put_away(&mut core) {
             tracing::error!(r#match = %self.id, "the log is full: the shared state was not saved");
         }
         core.retired = true;
-        core.emit(Output::CloseAll(Close::COME_BACK));
         Some(core.when_committed())
     }
 
@@ -454,6 +474,8 @@ impl Match {
         let previous_seq = std::mem::replace(&mut core.stored_seq, seq);
         let change = MatchChange {
             id: self.id,
+            node: self.cluster.node(),
+            epoch: self.epoch,
             create: new.then(|| Box::new(core.record.clone())),
             events: additions.events,
             seats: additions.seats,
@@ -484,12 +506,18 @@ impl Match {
 }
 
 /// The end of a match that nobody can play any more.
-pub(super) fn abandonment(record: &MatchRecord, at: Timestamp) -> MatchChange {
+pub(super) fn abandonment(
+    record: &MatchRecord,
+    (node, epoch): (Option<NodeId>, u64),
+    at: Timestamp,
+) -> MatchChange {
     let outcome = nobody_wins("abandoned");
     let seq = record.seq + 1;
     let ended = Structural::Ended(outcome.clone());
     MatchChange {
         id: record.id,
+        node,
+        epoch,
         create: None,
         events: vec![ended.record(seq, at)],
         seats: Vec::new(),
@@ -619,7 +647,7 @@ impl Attachment {
         events: &[Box<RawValue>],
     ) -> Result<(), Problem> {
         let reserved = core.reserved > core.seq || self.live.save_relay(core, RELAY_RESERVE);
-        if !reserved || core.is_clogged() {
+        if !reserved || core.is_clogged() || !self.live.cluster.holds_lease() {
             return Err(overloaded());
         }
         for event in events {
@@ -637,7 +665,7 @@ impl Attachment {
     /// A line for everyone.
     pub fn chat(&self, text: &str) {
         let mut core = self.live.lock_any();
-        if core.is_clogged() {
+        if core.is_clogged() || !self.live.cluster.holds_lease() {
             return self.outbox.close(Close::TRY_LATER);
         }
         let own = |socket: &&Socket| Arc::ptr_eq(&socket.outbox, &self.outbox);

@@ -20,7 +20,7 @@ pub use clock::Clock;
 pub use live::{Attach, Attachment, Caller, Joined, Match, NotIn, problem};
 pub use outbox::{Close, Outbox};
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -33,11 +33,13 @@ use tokio::sync::{OnceCell, oneshot};
 use self::live::Upkeep;
 use self::log::{LogHealth, LogSender};
 use crate::auth::secrets::random_bytes;
+use crate::cluster::Cluster;
 use crate::games::{BadOption, Catalog, GameType, Mode, Seat, setup};
 use crate::ids::{MatchId, SessionId, Timestamp, UserId};
 use crate::protocol::Player;
 use crate::store::{
-    EventRecord, MatchRecord, MatchState, PlayerRecord, Store, StoreError, UserRecord, Visibility,
+    Claim, EventRecord, MatchRecord, MatchState, NodeRecord, PlayerRecord, Store, StoreError,
+    UserRecord, Visibility,
 };
 
 /// Matches in memory at most; more are refused.
@@ -76,6 +78,9 @@ pub enum MatchError {
     /// See [`NotIn`].
     #[error("not in: {0:?}")]
     NotIn(NotIn),
+    /// Another node plays it.
+    #[error("node {} at {} plays it", .0.id, .0.address)]
+    Elsewhere(NodeRecord),
     /// This node is draining, or full.
     #[error("this server takes no new matches now")]
     Unavailable,
@@ -137,6 +142,7 @@ pub struct Registry {
     store: Arc<Store>,
     catalog: Arc<Catalog>,
     log: LogSender,
+    cluster: Arc<Cluster>,
     log_health: LogHealth,
     /// What all matches and sockets count time with.
     pub clock: Arc<Clock>,
@@ -158,6 +164,7 @@ impl Registry {
     pub fn start(
         store: Arc<Store>,
         catalog: Arc<Catalog>,
+        cluster: Arc<Cluster>,
         grace_seconds: Option<u32>,
     ) -> Arc<Self> {
         let (log, log_health) = log::start(Arc::clone(&store));
@@ -165,6 +172,7 @@ impl Registry {
             store,
             catalog,
             log,
+            cluster,
             log_health,
             clock: Arc::new(Clock::new()),
             grace_seconds,
@@ -227,7 +235,9 @@ impl Registry {
             snapshot: None,
             players: Vec::new(),
         };
-        let live = self.to_live(record, &[], game_type, game)?;
+        // In a shared store a match begins in its first epoch; 0 is nobody's.
+        let epoch = u64::from(self.cluster.node().is_some());
+        let live = self.to_live(record, &[], game_type, game, epoch)?;
         let slot = OnceCell::new_with(Some(Arc::clone(&live)));
         self.slots().insert(live.id, Arc::new(slot));
         match live.join(creator.id, &creator.display_name, None) {
@@ -241,7 +251,7 @@ impl Registry {
 
     /// The match, from memory or rebuilt from the store.
     pub async fn load(&self, id: MatchId) -> Result<Arc<Match>, MatchError> {
-        if self.draining.load(Ordering::Relaxed) {
+        if self.draining.load(Ordering::Relaxed) || !self.cluster.holds_lease() {
             return Err(MatchError::Unavailable);
         }
         let slot = {
@@ -323,6 +333,9 @@ impl Registry {
     /// gives it once the seat is committed.
     pub async fn quick_play(&self, game: &str, user: &UserRecord) -> Result<MatchId, MatchError> {
         self.game_type(game)?;
+        if !self.cluster.holds_lease() {
+            return Err(MatchError::Unavailable);
+        }
         let (live, joined) = self.seat_quickly(game, user)?;
         committed(joined.committed).await?;
         Ok(live.id)
@@ -470,6 +483,8 @@ impl Registry {
             for id in &page {
                 let ended = match self.with_match(*id, Match::abandon).await {
                     Err(MatchError::GameGone(_)) => self.abandon_in_store(*id).await,
+                    // Its owner sees to it.
+                    Err(MatchError::Elsewhere(_)) => Ok(()),
                     other => other,
                 };
                 if let Err(error) = ended {
@@ -485,15 +500,39 @@ impl Registry {
 
     /// Ends a match whose rules are not installed any more.
     async fn abandon_in_store(&self, id: MatchId) -> Result<(), MatchError> {
+        let Claim::Mine(epoch) = self.cluster.claim(id).await? else { return Ok(()) };
         let record = self.store.match_record(id).await?.ok_or(MatchError::Unknown)?;
-        let change = live::abandonment(&record, Timestamp::now());
+        let writer = (self.cluster.node(), epoch);
+        let change = live::abandonment(&record, writer, Timestamp::now());
         // Refused: somebody was quicker.
         self.store.append(Arc::new(vec![change])).await?;
         Ok(())
     }
 
-    /// Takes no new matches, tells all sockets to come back, and waits until all that was
-    /// acknowledged, or will be, is committed.
+    /// Gives up the matches that other nodes have taken while this one's lease had expired.
+    pub fn give_up_all_but(&self, still_held: &HashSet<(MatchId, u64)>) {
+        for live in self.loaded() {
+            if !still_held.contains(&(live.id, live.epoch())) {
+                live.refuse();
+            }
+        }
+    }
+
+    /// Which other node plays a match, if one does; takes it for this node if none does.
+    pub async fn elsewhere(&self, id: MatchId) -> Result<Option<NodeRecord>, MatchError> {
+        if self.cluster.node().is_none() {
+            return Ok(None);
+        }
+        match self.load(id).await {
+            Err(MatchError::Elsewhere(node)) => Ok(Some(node)),
+            // What there is to say of it is said by whoever asks.
+            Ok(_) | Err(MatchError::Unknown | MatchError::GameGone(_)) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Takes no new matches and no more commands, and waits until all that was acknowledged, or
+    /// will be, is committed. Then [`Self::give_up`] tells all sockets to come back.
     pub async fn drain(&self) {
         self.draining.store(true, Ordering::Relaxed);
         let waits: Vec<_> = self.loaded().iter().filter_map(Match::drain).collect();
@@ -503,8 +542,7 @@ impl Registry {
         }
     }
 
-    /// Waits for the store no longer: all sockets are closed, and nobody is told what it has not
-    /// committed.
+    /// Tells all sockets to come back; nobody is told what the store has not committed.
     pub fn give_up(&self) {
         for live in self.loaded() {
             live.give_up();
@@ -512,6 +550,12 @@ impl Registry {
     }
 
     async fn rebuild(&self, id: MatchId) -> Result<Arc<Match>, MatchError> {
+        // Before anything is read: from here on nobody else writes.
+        let epoch = match self.cluster.claim(id).await? {
+            Claim::Mine(epoch) => epoch,
+            Claim::Elsewhere(node) => return Err(MatchError::Elsewhere(node)),
+            Claim::Unknown => return Err(MatchError::Unknown),
+        };
         let record = self.store.match_record(id).await?.ok_or(MatchError::Unknown)?;
         let gone = || MatchError::GameGone(format!("{} {}", record.game, record.game_version));
         let game_type = self.catalog.find(&record.game).ok_or_else(gone)?;
@@ -524,7 +568,7 @@ impl Registry {
             .and_then(|setup| game_type.start(&setup))
             .map_err(|bad| corrupt(format!("option {}: {}", bad.field, bad.detail)))?;
         let events = self.log_of(id, 0).await?;
-        self.to_live(record, &events, game_type, game)
+        self.to_live(record, &events, game_type, game, epoch)
     }
 
     fn to_live(
@@ -533,9 +577,16 @@ impl Registry {
         events: &[EventRecord],
         game_type: &Arc<dyn GameType>,
         game: Box<dyn crate::games::Game>,
+        epoch: u64,
     ) -> Result<Arc<Match>, MatchError> {
         let (id, info) = (record.id, game_type.info().clone());
-        Match::rebuild(record, events, info, game, Arc::clone(&self.clock), self.log.clone())
+        let node = live::Node {
+            clock: Arc::clone(&self.clock),
+            log: self.log.clone(),
+            cluster: Arc::clone(&self.cluster),
+            epoch,
+        };
+        Match::rebuild(record, events, info, game, node)
             .map_err(|what| StoreError::Corrupt(format!("match {id}: {what}")).into())
     }
 

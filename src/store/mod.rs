@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::games::{Outcome, Seat};
-use crate::ids::{MatchId, SessionId, Timestamp, UserId};
+use crate::ids::{MatchId, NodeId, SessionId, Timestamp, UserId};
 
 /// Why the store did not do as it was asked. Nothing was changed.
 #[derive(Clone, Debug, Error)]
@@ -182,6 +182,10 @@ pub struct EventRecord {
 pub struct MatchChange {
     /// Which match.
     pub id: MatchId,
+    /// Who writes; `None` where nodes share nothing.
+    pub node: Option<NodeId>,
+    /// The writer's epoch: a change of another node or epoch than the match's own is refused.
+    pub epoch: u64,
     /// The match itself, if it is new.
     pub create: Option<Box<MatchRecord>>,
     /// What comes to its log.
@@ -255,6 +259,37 @@ pub enum UserUpdate {
 /// How names are compared: those that differ in case alone are one name.
 fn folded(username: &str) -> String {
     username.to_lowercase()
+}
+
+/// A server process that shares the store with others.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeRecord {
+    /// Its id.
+    pub id: NodeId,
+    /// Where the others reach its public listener: `host:port`.
+    pub address: String,
+}
+
+/// What became of a wish to play a match.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Claim {
+    /// It is the caller's, in this epoch.
+    Mine(u64),
+    /// Another node that holds a lease has it.
+    Elsewhere(NodeRecord),
+    /// There is no such match.
+    Unknown,
+}
+
+/// What a socket ticket stands for.
+#[derive(Clone, Copy, Debug)]
+pub struct Ticket {
+    /// Whose.
+    pub user: UserId,
+    /// Of which sign-in.
+    pub session: SessionId,
+    /// When the access token expires that it was taken out with.
+    pub token_expires_at: Timestamp,
 }
 
 /// Which matches a list shows.

@@ -133,6 +133,14 @@ impl Users {
         Ok(())
     }
 
+    /// Refuses the access tokens of sessions that ended on any node, and gives those that are news.
+    pub fn refuse_revoked(&self, revoked: Vec<(SessionId, Timestamp)>) -> Vec<SessionId> {
+        let news = revoked
+            .into_iter()
+            .filter(|(session, until)| self.tokens.revoke(*session, (*until).into()));
+        news.map(|(session, _)| session).collect()
+    }
+
     /// The keys and what was verified with them.
     pub fn tokens(&self) -> &Tokens {
         &self.tokens

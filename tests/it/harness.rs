@@ -103,7 +103,12 @@ impl Server {
         let named = |(name, value): &(&str, &str)| (format!("GAMESERVER_{name}"), (*value).into());
         let database = on_postgres().then(|| Arc::new(postgres::database()));
         let data = Arc::new(tempfile::tempdir().unwrap());
-        Self::in_dir(data, database, settings.iter().map(named).collect())
+        let mut settings: Vec<(String, String)> = settings.iter().map(named).collect();
+        if database.is_some() && !settings.iter().any(|(name, _)| name.ends_with("DATABASE_URL")) {
+            // The only node of its database keeps its address when it starts again.
+            settings.push(("GAMESERVER_ADVERTISE".into(), "the-only-node:1".into()));
+        }
+        Self::in_dir(data, database, settings)
     }
 
     fn in_dir(
@@ -167,6 +172,24 @@ impl Server {
     pub fn signal(&self, signal: Signal) {
         let pid = Pid::from_child(&self.child);
         kill_process(pid, signal).unwrap();
+    }
+
+    /// Stops all its threads, and gives back once they stand still.
+    pub fn freeze(&self) {
+        self.signal(Signal::STOP);
+        let tasks = format!("/proc/{}/task", self.child.id());
+        until("all threads stand still", || {
+            let stopped = |task: std::fs::DirEntry| {
+                let stat = std::fs::read_to_string(task.path().join("stat")).unwrap_or_default();
+                stat.rsplit(')').next().is_some_and(|rest| rest.trim_start().starts_with('T'))
+            };
+            std::fs::read_dir(&tasks).unwrap().flatten().all(stopped).then_some(())
+        });
+    }
+
+    /// Lets it go on after [`Self::freeze`].
+    pub fn thaw(&self) {
+        self.signal(Signal::CONT);
     }
 
     /// Waits until it has ended.

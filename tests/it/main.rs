@@ -20,6 +20,7 @@ mod drain;
 mod durability;
 mod http;
 mod matches;
+mod nodes;
 mod pairs_wire;
 mod postgres_away;
 mod relay;

@@ -114,6 +114,8 @@ fn new_match(game: &str, visibility: Visibility, creator: UserId) -> MatchChange
     };
     MatchChange {
         id,
+        node: None,
+        epoch: 0,
         create: Some(Box::new(record)),
         events: vec![event(1, Some(0), Some(creator))],
         seats: vec![(Seat(0), Some(creator))],
@@ -130,6 +132,8 @@ fn new_match(game: &str, visibility: Visibility, creator: UserId) -> MatchChange
 fn change(id: MatchId, previous_seq: u64, events: Vec<EventRecord>) -> MatchChange {
     MatchChange {
         id,
+        node: None,
+        epoch: 0,
         create: None,
         seq: events.last().map_or(previous_seq, |event| event.seq),
         events,

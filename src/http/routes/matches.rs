@@ -1,15 +1,18 @@
 //! Games and matches.
 
+use std::sync::Arc;
+
 use hyper::StatusCode;
 use hyper::header::{HeaderValue, LOCATION};
 use serde::Serialize;
 use serde_json::value::RawValue;
 
+use super::elsewhere::{is_passed_on, pass_on};
 use super::{id, limit};
 use crate::games::{Outcome, Seat};
 use crate::http::input::{Fields, Query};
 use crate::http::problem::Refusal;
-use crate::http::server::{Request, Response};
+use crate::http::server::{Connection, Request, Response};
 use crate::http::{Http, empty, json};
 use crate::ids::{MatchId, Timestamp, UserId};
 use crate::matches::{MatchError, NewMatch, may_know, players_of};
@@ -136,48 +139,67 @@ pub(super) async fn known(
 }
 
 pub(super) async fn one(
-    http: &Http,
-    request: &Request,
+    http: &Arc<Http>,
+    request: Request,
     parameter: &str,
+    connection: &Arc<Connection>,
 ) -> Result<Response, Refusal> {
     let claims = http.claims(request.headers())?;
-    let record = known(http, id(parameter, "match")?, claims.user).await?;
+    let id = id(parameter, "match")?;
+    let record = known(http, id, claims.user).await?;
+    // Who is connected, its owner knows.
+    if let Some(owner) = http.cluster.owner_elsewhere(id).await?
+        && !is_passed_on(&request)
+        && let Ok(response) = pass_on(http, request, &claims, &owner, connection).await
+    {
+        return Ok(response);
+    }
     Ok(json(StatusCode::OK, &Match::of(http, &record, claims.user)))
 }
 
 pub(super) async fn join(
-    http: &Http,
+    http: &Arc<Http>,
     request: Request,
     parameter: &str,
+    connection: &Arc<Connection>,
 ) -> Result<Response, Refusal> {
     let claims = http.claims(request.headers())?;
+    let id = id(parameter, "match")?;
+    if let Some(owner) = http.registry.elsewhere(id).await? {
+        return pass_on(http, request, &claims, &owner, connection).await;
+    }
     let mut fields = Fields::read_optional(request).await?;
     let join_code = fields.text("join_code");
     fields.end()?;
     let user = http.account(claims.user).await?;
-    let (seat, new) =
-        http.registry.join(id(parameter, "match")?, &user, join_code.as_deref()).await?;
+    let (seat, new) = http.registry.join(id, &user, join_code.as_deref()).await?;
     let status = if new { StatusCode::CREATED } else { StatusCode::OK };
     Ok(json(status, &Seated { seat }))
 }
 
 pub(super) async fn leave(
-    http: &Http,
-    request: &Request,
+    http: &Arc<Http>,
+    request: Request,
     parameter: &str,
+    connection: &Arc<Connection>,
 ) -> Result<Response, Refusal> {
     let claims = http.claims(request.headers())?;
-    http.registry.leave(id(parameter, "match")?, claims.user).await?;
+    let id = id(parameter, "match")?;
+    if let Some(owner) = http.registry.elsewhere(id).await? {
+        return pass_on(http, request, &claims, &owner, connection).await;
+    }
+    http.registry.leave(id, claims.user).await?;
     Ok(empty(StatusCode::NO_CONTENT))
 }
 
 pub(super) async fn events(
-    http: &Http,
-    request: &Request,
+    http: &Arc<Http>,
+    request: Request,
     parameter: &str,
+    connection: &Arc<Connection>,
 ) -> Result<Response, Refusal> {
     let claims = http.claims(request.headers())?;
-    let query = Query::of(request);
+    let query = Query::of(&request);
     let limit = limit(&query)?;
     let cursor = query.number("cursor", 0..=u64::MAX)?;
     let after = match cursor {
@@ -185,6 +207,9 @@ pub(super) async fn events(
         None => query.number("after", 0..=u64::MAX)?.unwrap_or(0),
     };
     let record = known(http, id(parameter, "match")?, claims.user).await?;
+    if let Some(owner) = http.registry.elsewhere(record.id).await? {
+        return pass_on(http, request, &claims, &owner, connection).await;
+    }
     let page = http.registry.events(&record, claims.user, after, limit).await?;
     let next_cursor = page.next.map(|seq| seq.to_string());
     let item = |(record, event): (crate::store::EventRecord, Box<RawValue>)| Logged {

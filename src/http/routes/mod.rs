@@ -2,6 +2,7 @@
 
 mod accounts;
 mod documents;
+mod elsewhere;
 mod matches;
 mod sockets;
 
@@ -47,13 +48,13 @@ pub(super) async fn serve(
         Endpoint::Game => matches::game(http, parameter),
         Endpoint::CreateMatch => matches::create(http, request).await,
         Endpoint::Matches => matches::list(http, &request).await,
-        Endpoint::Match => matches::one(http, &request, parameter).await,
-        Endpoint::Join => matches::join(http, request, parameter).await,
-        Endpoint::Leave => matches::leave(http, &request, parameter).await,
-        Endpoint::Events => matches::events(http, &request, parameter).await,
+        Endpoint::Match => matches::one(http, request, parameter, connection).await,
+        Endpoint::Join => matches::join(http, request, parameter, connection).await,
+        Endpoint::Leave => matches::leave(http, request, parameter, connection).await,
+        Endpoint::Events => matches::events(http, request, parameter, connection).await,
         Endpoint::Socket => sockets::attach(http, request, parameter, connection).await,
         Endpoint::Play => sockets::play(http, request, parameter, connection).await,
-        Endpoint::SocketTicket => sockets::ticket(http, &request),
+        Endpoint::SocketTicket => sockets::ticket(http, &request).await,
     }
 }
 

@@ -15,6 +15,7 @@ use hyper_util::rt::TokioIo;
 use serde::Serialize;
 use tokio::net::TcpStream;
 
+use super::elsewhere::{is_passed_on, pass_on};
 use super::id;
 use super::matches::known;
 use crate::auth::Claims;
@@ -34,11 +35,11 @@ struct Ticket<'a> {
     expires_in: u64,
 }
 
-pub(super) fn ticket(http: &Http, request: &Request) -> Result<Response, Refusal> {
+pub(super) async fn ticket(http: &Http, request: &Request) -> Result<Response, Refusal> {
     let claims = http.claims(request.headers())?;
     let full = || Refusal::unavailable("too many socket tickets wait to be used");
-    let ticket = http.tickets.issue(claims).ok_or_else(full)?;
-    let body = Ticket { ticket: ticket.as_str(), expires_in: TICKET_SECONDS };
+    let ticket = http.tickets.issue(claims).await?.ok_or_else(full)?;
+    let body = Ticket { ticket: ticket.as_str(), expires_in: TICKET_SECONDS.into() };
     Ok(json(StatusCode::CREATED, &body))
 }
 
@@ -48,13 +49,16 @@ pub(super) async fn attach(
     parameter: &str,
     connection: &Arc<Connection>,
 ) -> Result<Response, Refusal> {
-    let claims = claims(http, &request)?;
+    let claims = claims(http, &request).await?;
     let id = id(parameter, "match")?;
     if !is_websocket(&request) {
         // What the caller may not know of is not there, however it is asked for.
         known(http, id, claims.user).await?;
     }
     let wish = Wish::of(http, &request, claims)?;
+    if let Some(owner) = http.registry.elsewhere(id).await? {
+        return pass_on(http, request, &claims, &owner, connection).await;
+    }
     connect(http, request, id, wish, connection).await
 }
 
@@ -64,9 +68,14 @@ pub(super) async fn play(
     game: &str,
     connection: &Arc<Connection>,
 ) -> Result<Response, Refusal> {
-    let claims = claims(http, &request)?;
+    let claims = claims(http, &request).await?;
     http.registry.game_type(game)?;
     let wish = Wish::of(http, &request, claims)?;
+    if !is_passed_on(&request)
+        && let Some(home) = http.cluster.home_elsewhere(game).await?
+    {
+        return pass_on(http, request, &claims, &home, connection).await;
+    }
     let user = http.account(wish.claims.user).await?;
     let id = http.registry.quick_play(game, &user).await?;
     connect(http, request, id, wish, connection).await
@@ -92,7 +101,7 @@ impl Wish {
                 return Err(Refusal::forbidden("pages of this origin may not connect"));
             }
         }
-        if http.draining.load(Ordering::Relaxed) {
+        if *http.draining.borrow() {
             return Err(Refusal::unavailable("the server is about to stop: come back"));
         }
         let offered: Vec<&str> = headers
@@ -111,7 +120,7 @@ impl Wish {
 }
 
 /// Whether it asks for a WebSocket that we speak (RFC 6455 4.2.1).
-fn is_websocket(request: &Request) -> bool {
+pub(super) fn is_websocket(request: &Request) -> bool {
     let headers = request.headers();
     let version = headers.get(SEC_WEBSOCKET_VERSION).map(HeaderValue::as_bytes);
     *request.method() == Method::GET
@@ -121,17 +130,17 @@ fn is_websocket(request: &Request) -> bool {
 }
 
 /// Who asks: by a ticket, which is used up, or by an access token.
-fn claims(http: &Http, request: &Request) -> Result<Claims, Refusal> {
+async fn claims(http: &Http, request: &Request) -> Result<Claims, Refusal> {
     match Query::of(request).text("ticket") {
-        Some(ticket) => redeem(http, &ticket),
+        Some(ticket) => redeem(http, &ticket).await,
         None => http.claims(request.headers()),
     }
 }
 
 /// Whom a ticket speaks for, if the session that asked for it has not ended since.
-fn redeem(http: &Http, ticket: &str) -> Result<Claims, Refusal> {
+async fn redeem(http: &Http, ticket: &str) -> Result<Claims, Refusal> {
     let used = || Refusal::unauthorized("the ticket is unknown, expired or used");
-    let claims = http.tickets.redeem(ticket).ok_or_else(used)?;
+    let claims = http.tickets.redeem(ticket).await?.ok_or_else(used)?;
     http.users.tokens().recheck(&claims, SystemTime::now())?;
     Ok(claims)
 }

@@ -25,21 +25,22 @@ const MATCH_COLUMNS: &str = "id, game, game_version, seed, options, seats, state
      FROM match_players LEFT JOIN users ON users.id = user_id WHERE match_id = matches.id)";
 
 /// Everything that happened, of all matches, in one statement: one round trip and one commit. A match
-/// whose number is not the one that its change follows from is left as it is, with all that belongs
+/// that is another's by now, or not at the number that its change follows from, is left as it is, with all that belongs
 /// to it; those that were written are given.
 const APPEND: &str = "WITH change AS (
         SELECT * FROM unnest($1::uuid[], $2::bigint[], $3::bigint[], $4::text[], $5::text[],
-                             $6::text[], $7::bigint[])
-        AS t (id, previous_seq, seq, state, outcome, snapshot, at)
+                             $6::text[], $7::bigint[], $30::uuid[], $31::bigint[])
+        AS t (id, previous_seq, seq, state, outcome, snapshot, at, node_id, epoch)
     ), updated AS (
         UPDATE matches SET state = change.state, seq = change.seq, outcome = change.outcome,
             snapshot = coalesce(change.snapshot, matches.snapshot), updated_at = change.at
         FROM change WHERE matches.id = change.id AND matches.seq = change.previous_seq
+            AND matches.epoch = change.epoch AND matches.node_id IS NOT DISTINCT FROM change.node_id
         RETURNING matches.id
     ), created AS (
         INSERT INTO matches (id, game, game_version, seed, options, seats, visibility, join_code,
-                             created_at, state, seq, outcome, snapshot, updated_at)
-        SELECT t.*, state, seq, outcome, snapshot, at
+                             created_at, state, seq, outcome, snapshot, updated_at, node_id, epoch)
+        SELECT t.*, state, seq, outcome, snapshot, at, node_id, epoch
         FROM unnest($8::uuid[], $9::text[], $10::text[], $11::bigint[], $12::text[],
                     $13::smallint[], $14::text[], $15::text[], $16::bigint[])
         AS t (id, game, game_version, seed, options, seats, visibility, join_code, created_at)
@@ -189,6 +190,8 @@ struct Columns<'a> {
     outcomes: Vec<Option<String>>,
     snapshots: Vec<Option<&'a str>>,
     ats: Vec<i64>,
+    nodes: Vec<Option<Uuid>>,
+    epochs: Vec<i64>,
     new: NewColumns<'a>,
     events: EventColumns<'a>,
     given_up: (Vec<Uuid>, Vec<i16>),
@@ -268,10 +271,12 @@ impl<'a> Columns<'a> {
         self.outcomes.push(None);
         self.snapshots.push(None);
         self.ats.push(0);
+        self.nodes.push(change.node.map(|node| node.0));
+        self.epochs.push(to_bigint(change.epoch));
         self.ids.len() - 1
     }
 
-    fn params(&self) -> [Param<'_>; 29] {
+    fn params(&self) -> [Param<'_>; 31] {
         let (new, events) = (&self.new, &self.events);
         [
             (&self.ids, Type::UUID_ARRAY),
@@ -303,6 +308,8 @@ impl<'a> Columns<'a> {
             (&self.taken.0, Type::UUID_ARRAY),
             (&self.taken.1, Type::INT2_ARRAY),
             (&self.taken.2, Type::UUID_ARRAY),
+            (&self.nodes, Type::UUID_ARRAY),
+            (&self.epochs, Type::INT8_ARRAY),
         ]
     }
 }

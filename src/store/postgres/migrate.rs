@@ -11,7 +11,10 @@ use super::url::PostgresUrl;
 use crate::store::StoreError;
 
 /// Schema changes in order; `schema_migrations` has a row for each that was applied.
-const MIGRATIONS: &[&str] = &[include_str!("../migrations/postgres/0001_first.sql")];
+const MIGRATIONS: &[&str] = &[
+    include_str!("../migrations/postgres/0001_first.sql"),
+    include_str!("../migrations/postgres/0002_nodes.sql"),
+];
 
 /// The advisory lock's number, which nothing else in the database should use.
 const LOCK: i64 = 0x6761_6d65_7372_7672;

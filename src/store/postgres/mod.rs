@@ -7,6 +7,7 @@
 
 mod matches;
 mod migrate;
+mod nodes;
 mod tls;
 mod url;
 mod users;

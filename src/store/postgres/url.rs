@@ -1,6 +1,7 @@
 //! A PostgreSQL server's address, as libpq reads it, and how its certificate is checked.
 
 use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs as _, UdpSocket};
 use std::path::PathBuf;
 use std::str::FromStr;
 
@@ -45,6 +46,24 @@ impl PostgresUrl {
     /// What tokio-postgres is told.
     pub fn config(&self) -> &Config {
         &self.config
+    }
+}
+
+impl PostgresUrl {
+    /// This machine's address as the server sees it, if that can be told: nothing is sent.
+    pub fn seen_from(&self) -> Option<IpAddr> {
+        let tokio_postgres::config::Host::Tcp(name) = self.config.get_hosts().first()? else {
+            return None;
+        };
+        let port = self.config.get_ports().first().copied().unwrap_or(5432);
+        let server = (name.as_str(), port).to_socket_addrs().ok()?.next()?;
+        let any: SocketAddr = match server {
+            SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
+            SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
+        };
+        let socket = UdpSocket::bind(any).ok()?;
+        socket.connect(server).ok()?;
+        Some(socket.local_addr().ok()?.ip())
     }
 }
 

@@ -1,0 +1,114 @@
+//! What another node has to answer: requests and sockets of a match that is played there.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt as _, Empty, Full, Limited};
+use hyper::header::{AUTHORIZATION, CONNECTION, HeaderValue, TRANSFER_ENCODING};
+use hyper::upgrade::Upgraded;
+use hyper::{StatusCode, Uri};
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+
+use super::sockets::is_websocket;
+use crate::auth::Claims;
+use crate::cluster::forward;
+use crate::http::problem::Refusal;
+use crate::http::server::{Connection, Request, Response};
+use crate::http::{Http, X_NODE, X_REQUEST_ID};
+use crate::matches::Close;
+use crate::protocol::{Codec, Frame};
+use crate::store::NodeRecord;
+
+/// Longest answer that is passed on: a page of the largest events.
+const ANSWER_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// Whether another node has passed this request on: it is not passed on again.
+pub(super) fn is_passed_on(request: &Request) -> bool {
+    request.headers().contains_key(X_NODE)
+}
+
+/// Lets `node` answer, for whom `claims` speak.
+pub(super) async fn pass_on(
+    http: &Arc<Http>,
+    mut request: Request,
+    claims: &Claims,
+    node: &NodeRecord,
+    connection: &Arc<Connection>,
+) -> Result<Response, Refusal> {
+    if is_passed_on(&request) {
+        return Err(Refusal::unavailable("the match moves: try again"));
+    }
+    let uri = without_ticket(request.uri());
+    *request.uri_mut() = uri.ok_or_else(|| Refusal::malformed("the address can't be read"))?;
+    let token = HeaderValue::try_from(http.nodes.issue(claims, SystemTime::now()));
+    let headers = request.headers_mut();
+    headers.remove(AUTHORIZATION);
+    headers.insert(X_NODE, token.map_err(|_| Refusal::internal())?);
+    if is_websocket(&request) {
+        return pass_on_socket(http, request, node, connection).await;
+    }
+    request.headers_mut().remove(CONNECTION);
+    let answer = forward::request(&node.address, request).await.map_err(|error| away(&error))?;
+    let (mut parts, body) = answer.into_parts();
+    let broken = |_| Refusal::unavailable("the node that plays the match broke off: try again");
+    let body = Limited::new(body, ANSWER_BYTES_MAX).collect().await.map_err(broken)?.to_bytes();
+    for name in [CONNECTION, TRANSFER_ENCODING, X_REQUEST_ID] {
+        parts.headers.remove(name);
+    }
+    Ok(Response::from_parts(parts, Full::new(body)))
+}
+
+async fn pass_on_socket(
+    http: &Arc<Http>,
+    mut request: Request,
+    node: &NodeRecord,
+    connection: &Arc<Connection>,
+) -> Result<Response, Refusal> {
+    let client = hyper::upgrade::on(&mut request);
+    let request = request.map(|_| Empty::<Bytes>::new());
+    let mut answer =
+        forward::request(&node.address, request).await.map_err(|error| away(&error))?;
+    if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
+        let (parts, body) = answer.into_parts();
+        let broken = |_| Refusal::unavailable("the node that plays the match broke off: try again");
+        let body = Limited::new(body, ANSWER_BYTES_MAX).collect().await.map_err(broken)?.to_bytes();
+        return Ok(Response::from_parts(parts, Full::new(body)));
+    }
+    let owner = hyper::upgrade::on(&mut answer);
+    let (connection, mut draining) = (Arc::clone(connection), http.draining.subscribe());
+    tokio::spawn(async move {
+        if let (Ok(client), Ok(owner)) = (client.await, owner.await)
+            && let (Some(client), Some(owner)) = (stream(client), stream(owner))
+        {
+            let stop = async { drop(draining.wait_for(|draining| *draining).await) };
+            let Close { code, reason } = Close::COME_BACK;
+            let farewell = Frame::close(code, reason);
+            // An error: one side broke off, and the other learns it as its connection ends.
+            let _ = forward::splice(client, owner, stop, farewell.bytes(Codec::Json)).await;
+        }
+        drop(connection);
+    });
+    Ok(answer.map(|_| Full::new(Bytes::new())))
+}
+
+/// The connection below an upgrade, and what was read of it already.
+fn stream(upgraded: Upgraded) -> Option<(TcpStream, Bytes)> {
+    let parts = upgraded.downcast::<TokioIo<TcpStream>>().ok()?;
+    Some((parts.io.into_inner(), parts.read_buf))
+}
+
+/// The same address without a ticket, which is used up.
+fn without_ticket(uri: &Uri) -> Option<Uri> {
+    let query = uri.query().unwrap_or_default();
+    let kept: Vec<&str> = query.split('&').filter(|pair| !pair.starts_with("ticket=")).collect();
+    let query = kept.join("&");
+    let mark = if query.is_empty() { "" } else { "?" };
+    format!("{}{mark}{query}", uri.path()).parse().ok()
+}
+
+fn away(error: &forward::ForwardError) -> Refusal {
+    tracing::warn!(%error, "a request could not be passed on");
+    Refusal::unavailable("the node that plays the match does not answer: try again")
+}

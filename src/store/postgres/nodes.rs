@@ -1,0 +1,158 @@
+//! Nodes, and which of them plays which match, in SQL. All times are the database's own.
+
+use std::time::Duration;
+
+use tokio_postgres::Row;
+use tokio_postgres::types::Type;
+use uuid::Uuid;
+
+use super::{Param, Postgres};
+use crate::ids::{MatchId, NodeId, SessionId, Timestamp, UserId};
+use crate::store::{Claim, NodeRecord, StoreError, Ticket};
+
+/// How far back revocations are looked for: more than any transaction takes to commit.
+const REVOCATIONS_SECONDS: i32 = 15;
+
+impl Postgres {
+    /// Ends the leases of a node's predecessors: whoever was at its address is there no more.
+    pub async fn remove_predecessors(&self, node: &NodeRecord) -> Result<(), StoreError> {
+        let params: [Param; 2] = [(&node.id.0, Type::UUID), (&node.address, Type::TEXT)];
+        let sql = "DELETE FROM nodes WHERE address = $2 AND id <> $1";
+        self.query(sql, &params).await.map(drop)
+    }
+
+    /// Adds a node, or renews its lease.
+    pub async fn renew_node(&self, node: &NodeRecord, lease: Duration) -> Result<(), StoreError> {
+        let params: [Param; 3] = [
+            (&node.id.0, Type::UUID),
+            (&node.address, Type::TEXT),
+            (&lease.as_secs_f64(), Type::FLOAT8),
+        ];
+        let sql = "INSERT INTO nodes VALUES ($1, $2, now() + make_interval(secs => $3))
+            ON CONFLICT (id) DO UPDATE SET expires_at = excluded.expires_at";
+        self.query(sql, &params).await.map(drop)
+    }
+
+    /// The nodes that hold a lease. Forgets those that have been gone for long.
+    pub async fn nodes(&self) -> Result<Vec<NodeRecord>, StoreError> {
+        let sql = "WITH gone AS (
+                DELETE FROM nodes WHERE expires_at < now() - interval '1 hour'
+            )
+            SELECT id, address FROM nodes WHERE expires_at > now() ORDER BY id";
+        let rows = self.query(sql, &[]).await?;
+        Ok(rows.iter().map(read_node).collect())
+    }
+
+    /// Gives up a node's lease and all its matches: others may take them at once.
+    pub async fn remove_node(&self, id: NodeId) -> Result<(), StoreError> {
+        let sql = "WITH node AS (DELETE FROM nodes WHERE id = $1)
+            UPDATE matches SET node_id = NULL WHERE node_id = $1";
+        self.query(sql, &[(&id.0, Type::UUID)]).await.map(drop)
+    }
+
+    /// Takes a match for a node, unless another that holds a lease has it.
+    pub async fn claim(&self, id: MatchId, node: NodeId) -> Result<Claim, StoreError> {
+        let params: [Param; 2] = [(&id.0, Type::UUID), (&node.0, Type::UUID)];
+        let sql = "WITH owner AS (
+                SELECT nodes.id, nodes.address FROM matches JOIN nodes ON nodes.id = node_id
+                WHERE matches.id = $1 AND node_id <> $2 AND expires_at > now()
+            ), taken AS (
+                UPDATE matches SET node_id = $2, epoch = epoch + 1
+                WHERE id = $1 AND NOT EXISTS (SELECT FROM owner)
+                    AND (node_id IS NULL OR node_id = $2
+                         OR NOT EXISTS (SELECT FROM nodes WHERE nodes.id = node_id
+                                        AND expires_at > now()))
+                RETURNING epoch
+            )
+            SELECT (SELECT epoch FROM taken), (SELECT id FROM owner), (SELECT address FROM owner),
+                EXISTS (SELECT FROM matches WHERE id = $1)";
+        let rows = self.query(sql, &params).await?;
+        let Some(row) = rows.first() else { return Ok(Claim::Unknown) };
+        if let Some(epoch) = row.get::<_, Option<i64>>(0) {
+            return Ok(Claim::Mine(epoch.cast_unsigned()));
+        }
+        if let (Some(id), Some(address)) = (row.get::<_, Option<Uuid>>(1), row.get(2)) {
+            return Ok(Claim::Elsewhere(NodeRecord { id: NodeId(id), address }));
+        }
+        // Neither: another node was quicker by a moment, or there is no such match.
+        let exists: bool = row.get(3);
+        if exists { Err(StoreError::Busy) } else { Ok(Claim::Unknown) }
+    }
+
+    /// The other node that plays a match now, if one does.
+    pub async fn owner(&self, id: MatchId, node: NodeId) -> Result<Option<NodeRecord>, StoreError> {
+        let params: [Param; 2] = [(&id.0, Type::UUID), (&node.0, Type::UUID)];
+        let sql = "SELECT nodes.id, address FROM matches JOIN nodes ON nodes.id = node_id
+            WHERE matches.id = $1 AND node_id <> $2 AND expires_at > now()";
+        Ok(self.query(sql, &params).await?.first().map(read_node))
+    }
+
+    /// The matches that are still a node's, with their epochs.
+    pub async fn held(&self, node: NodeId) -> Result<Vec<(MatchId, u64)>, StoreError> {
+        let sql = "SELECT id, epoch FROM matches WHERE node_id = $1";
+        let rows = self.query(sql, &[(&node.0, Type::UUID)]).await?;
+        let read = |row: &Row| (MatchId(row.get(0)), row.get::<_, i64>(1).cast_unsigned());
+        Ok(rows.iter().map(read).collect())
+    }
+
+    /// The sessions that ended a short while ago, on whatever node, and until when their access
+    /// tokens are to be refused.
+    pub async fn recent_revocations(&self) -> Result<Vec<(SessionId, Timestamp)>, StoreError> {
+        let sql = "SELECT session_id, until FROM revocations
+            WHERE revoked_at > now() - make_interval(secs => $1)";
+        let params: [Param; 1] = [(&f64::from(REVOCATIONS_SECONDS), Type::FLOAT8)];
+        let rows = self.query(sql, &params).await?;
+        Ok(rows.iter().map(|row| (SessionId(row.get(0)), Timestamp(row.get(1)))).collect())
+    }
+
+    /// Keeps a socket ticket for `seconds`; false if its session has `session_max` already.
+    pub async fn put_ticket(
+        &self,
+        digest: [u8; 32],
+        ticket: &Ticket,
+        seconds: u32,
+        session_max: u32,
+    ) -> Result<bool, StoreError> {
+        let digest = digest.to_vec();
+        let params: [Param; 6] = [
+            (&digest, Type::BYTEA),
+            (&ticket.user.0, Type::UUID),
+            (&ticket.session.0, Type::UUID),
+            (&ticket.token_expires_at.0, Type::INT8),
+            (&f64::from(seconds), Type::FLOAT8),
+            (&i64::from(session_max), Type::INT8),
+        ];
+        let sql = "WITH expired AS (
+                DELETE FROM socket_tickets WHERE expires_at <= now() AND session_id = $3
+            )
+            INSERT INTO socket_tickets
+            SELECT $1, $2, $3, $4, now() + make_interval(secs => $5)
+            WHERE (SELECT count(*) FROM socket_tickets
+                   WHERE session_id = $3 AND expires_at > now()) < $6
+            RETURNING true";
+        Ok(!self.query(sql, &params).await?.is_empty())
+    }
+
+    /// Uses a socket ticket up.
+    pub async fn take_ticket(&self, digest: [u8; 32]) -> Result<Option<Ticket>, StoreError> {
+        let digest = digest.to_vec();
+        let sql = "DELETE FROM socket_tickets WHERE digest = $1
+            RETURNING user_id, session_id, token_expires_at, expires_at > now()";
+        let rows = self.query(sql, &[(&digest, Type::BYTEA)]).await?;
+        let good = rows.first().filter(|row| row.get(3));
+        Ok(good.map(|row| Ticket {
+            user: UserId(row.get(0)),
+            session: SessionId(row.get(1)),
+            token_expires_at: Timestamp(row.get(2)),
+        }))
+    }
+
+    /// Forgets tickets that nobody used.
+    pub async fn prune_tickets(&self) -> Result<(), StoreError> {
+        self.query("DELETE FROM socket_tickets WHERE expires_at <= now()", &[]).await.map(drop)
+    }
+}
+
+fn read_node(row: &Row) -> NodeRecord {
+    NodeRecord { id: NodeId(row.get(0)), address: row.get(1) }
+}
