@@ -16,6 +16,7 @@ need node nodejs
 need npm npm
 need openssl openssl
 [ -d /usr/lib/postgresql ] || need pg_ctl postgresql
+[ -x /usr/sbin/pgbouncer ] || need pgbouncer pgbouncer
 if [ -n "$missing" ]; then
     if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then
         say "installing$missing"

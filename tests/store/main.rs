@@ -15,15 +15,18 @@ use gameserver::store::{
     Rotation, Store, StoreError, UserChange, UserRecord, UserUpdate, Visibility,
 };
 
-/// Runs a test against an empty store of each kind.
+/// Runs a test against an empty store of each kind: a file, PostgreSQL, and PostgreSQL behind a
+/// pooler that keeps neither sessions nor statements.
 fn each<F: Future<Output = ()>>(test: impl Fn(Arc<Store>) -> F) {
     let runtime = || tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     let dir = tempfile::tempdir().unwrap();
     let file = Sqlite::open(&dir.path().join("store.db")).unwrap();
     runtime().block_on(test(Arc::new(Store::Sqlite(file))));
-    for prepare in [true, false] {
+    for pooled in [false, true] {
         let database = postgres::database();
-        let settings = settings(&database.url, prepare);
+        let pooler = pooled.then(|| postgres::Pooler::start(&database));
+        let url = pooler.as_ref().map_or(database.url.clone(), |pooler| pooler.url(&database));
+        let settings = settings(&url, !pooled);
         assert!(migrate(&settings.url, Migrate::Apply).unwrap() > 0);
         let runtime = runtime();
         let store = runtime.block_on(async { Postgres::new(&settings).unwrap() });

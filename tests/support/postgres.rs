@@ -2,6 +2,7 @@
 //! `TEST_DATABASE_URL` names.
 
 use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -138,6 +139,55 @@ impl Cluster {
 impl Drop for Cluster {
     fn drop(&mut self) {
         self.halt();
+    }
+}
+
+/// PgBouncer before a server, handing out connections by transaction.
+#[allow(dead_code, reason = "not every test binary needs it")]
+pub struct Pooler {
+    port: u16,
+    process: Child,
+    _dir: TempDir,
+}
+
+#[allow(dead_code, reason = "not every test binary needs it")]
+impl Pooler {
+    /// Before the server of `database`.
+    pub fn start(database: &Database) -> Self {
+        let server = database.url.split('@').nth(1).unwrap().split('/').next().unwrap();
+        let (host, server_port) = server.rsplit_once(':').unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let port = free_port();
+        let config = dir.path().join("pgbouncer.ini");
+        let text = format!(
+            "[databases]\n* = host={host} port={server_port} user={ACCOUNT}\n[pgbouncer]\nlisten_addr=127.0.0.1\n\
+             listen_port={port}\nauth_type=any\npool_mode=transaction\nunix_socket_dir=\n\
+             default_pool_size=3\n"
+        );
+        std::fs::write(&config, text).unwrap();
+        std::fs::set_permissions(dir.path(), PermissionsExt::from_mode(0o755)).unwrap();
+        let process = as_account(Path::new("/usr/sbin/pgbouncer"))
+            .arg(&config)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("PgBouncer is not installed (Debian: apt-get install pgbouncer)");
+        let pooler = Self { port, process, _dir: dir };
+        wait_for(&pooler.url(database));
+        pooler
+    }
+
+    /// The address of `database` by way of it.
+    pub fn url(&self, database: &Database) -> String {
+        let name = database.url.rsplit('/').next().unwrap().split('?').next().unwrap();
+        format!("postgres://{ACCOUNT}@127.0.0.1:{}/{name}?sslmode=disable", self.port)
+    }
+}
+
+impl Drop for Pooler {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
     }
 }
 
