@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use thiserror::Error;
 use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use crate::auth::{KeyError, Secret, SigningKeys, Tokens};
@@ -256,6 +257,8 @@ struct Server {
     registry: Arc<Registry>,
     users: Arc<Users>,
     cluster: Arc<Cluster>,
+    /// The task that renews the lease.
+    renewing: Option<JoinHandle<()>>,
     admin: Arc<Admin>,
     public_listener: Listening,
     /// Kept to the end: whoever asks whether the server is ready is answered through the drain.
@@ -273,6 +276,7 @@ impl Server {
         let Kept { store, keys, node_secret } = kept;
         let (public_at, admin_at) = (public.local_addr()?, admin.local_addr()?);
         let address = advertised(&config, public_at);
+        warn_of_loopback(&config, &address);
         let cluster = Cluster::join(Arc::clone(&store), address, config.lease).await?;
         let log_level = start_logs(config.log, config.log_format);
         let catalog = Arc::new(Catalog::new(config.relay_games));
@@ -320,6 +324,7 @@ impl Server {
             registry,
             users,
             cluster,
+            renewing: None,
             log_level,
         };
         tracing::info!(
@@ -352,11 +357,11 @@ impl Server {
                 }
             }
         });
-        let renewing = tokio::spawn(renew(
+        self.renewing = Some(tokio::spawn(renew(
             Arc::clone(&self.cluster),
             Arc::clone(&self.registry),
             Arc::clone(&self.users),
-        ));
+        )));
         while signals.next().await == Signal::Reload {
             self.reload();
         }
@@ -369,7 +374,6 @@ impl Server {
             }
         };
         upkeep.abort();
-        renewing.abort();
         Ok(drained)
     }
 
@@ -380,6 +384,11 @@ impl Server {
             tracing::error!(
                 "the store did not take everything in time: what nobody was told is lost"
             );
+        }
+        // The lease is renewed no more, or it would come back.
+        if let Some(renewing) = self.renewing.take() {
+            renewing.abort();
+            let _ = renewing.await;
         }
         // First the matches are given up, then clients come back: to whoever has them then.
         match timeout(DRAIN_STORE_MAX, self.cluster.leave()).await {
@@ -409,8 +418,8 @@ impl Server {
 }
 
 async fn forget_expired(users: Arc<Users>) {
-    if let Err(error) = users.load_revocations().await {
-        tracing::warn!(%error, "sessions that expired could not be forgotten");
+    if let Err(error) = users.forget_expired().await {
+        tracing::warn!(%error, "what has expired could not be forgotten");
     }
 }
 
@@ -422,19 +431,29 @@ async fn renew(cluster: Arc<Cluster>, registry: Arc<Registry>, users: Arc<Users>
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tick.tick().await;
-        match cluster.renew().await {
-            Ok(renewal) => {
-                if let Some(still_held) = renewal.still_held {
-                    tracing::warn!("the lease had expired: others may have taken matches over");
-                    registry.give_up_all_but(&still_held);
-                }
-                let ended = users.refuse_revoked(renewal.revoked);
-                if !ended.is_empty() {
-                    registry.close_sessions(&ended);
-                }
-            }
-            Err(error) => tracing::warn!(%error, "the lease could not be renewed"),
+        let lose = || {
+            tracing::warn!("the lease has run out: all matches are given up");
+            registry.lose_all();
+        };
+        if let Err(error) = cluster.renew(lose).await {
+            tracing::warn!(%error, "the lease could not be renewed");
         }
+        match cluster.revocations().await {
+            Ok(revoked) => registry.close_sessions(&users.refuse_revoked(revoked)),
+            Err(error) => tracing::warn!(%error, "sessions that ended elsewhere are not known"),
+        }
+    }
+}
+
+/// Several machines that say "here" are taken for one.
+fn warn_of_loopback(config: &Config, address: &str) {
+    let Database::Postgres(settings, _) = &config.database else { return };
+    let here = address.parse::<SocketAddr>().is_ok_and(|address| address.ip().is_loopback());
+    if here && !settings.url.seen_from().is_some_and(|ip| ip.is_loopback()) {
+        tracing::warn!(
+            address,
+            "other nodes can't reach this one there: set GAMESERVER_LISTEN or GAMESERVER_ADVERTISE"
+        );
     }
 }
 

@@ -18,6 +18,8 @@ use crate::platform;
 
 /// How long a node may take to accept a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long it may take to begin its answer.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
 /// What is passed on at once.
 const CHUNK_BYTES: usize = 64 * 1024;
 /// How long the rest of a frame may take when a socket is to be closed after it.
@@ -55,7 +57,8 @@ where
     let handshake = http1::handshake::<_, B>(TokioIo::new(stream)).await;
     let (mut sender, connection) = handshake.map_err(|error| failed(&error))?;
     tokio::spawn(connection.with_upgrades());
-    sender.send_request(request).await.map_err(|error| failed(&error))
+    let answer = timeout(HEAD_TIMEOUT, sender.send_request(request)).await;
+    answer.map_err(|error| failed(&error))?.map_err(|error| failed(&error))
 }
 
 /// Passes the bytes of a socket on in both directions until one side ends it, or until `stop`: then the

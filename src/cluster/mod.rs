@@ -3,7 +3,8 @@
 //! Every node holds a lease in the store, a row that it renews. A match belongs to one node and
 //! epoch; whoever takes it over raises the epoch, and each write to its log names the writer's own
 //! and fails in the same statement if it is no longer that. So a node that was frozen and comes back
-//! can write nothing. What is told without being written (`relay`, chat) is told only while the lease
+//! can write nothing. A lease that has run out is never renewed: the node gives up all its matches and
+//! begins anew under another id, so nobody can be an owner again without knowing of it. What is told without being written (`relay`, chat) is told only while the lease
 //! holds by this node's own clock, which the store's view of it outlives.
 //!
 //! Without PostgreSQL a node is alone: all matches are its own.
@@ -11,11 +12,13 @@
 pub mod forward;
 
 use std::collections::HashSet;
-use std::hash::{DefaultHasher, Hash as _, Hasher as _};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
+use tokio::sync::watch;
+
+use crate::auth::secrets::digest;
 use crate::ids::{MatchId, NodeId, SessionId, Timestamp};
 use crate::store::postgres::Postgres;
 use crate::store::{Claim, NodeRecord, Store, StoreError};
@@ -24,28 +27,25 @@ use crate::store::{Claim, NodeRecord, Store, StoreError};
 const RENEWALS: u32 = 4;
 /// So much earlier than the store a node takes its lease for expired.
 const MARGIN: Duration = Duration::from_millis(250);
+/// After so long without a look at what ended on other nodes, everything is looked at.
+const REVOCATIONS_GAP: Duration = Duration::from_secs(5);
 
 /// This node among the others.
 pub struct Cluster(Option<Member>);
 
 struct Member {
     store: Arc<Store>,
-    node: NodeRecord,
+    /// This node under its present id.
+    node: RwLock<NodeRecord>,
     lease: Duration,
-    /// Zero of `valid_until`.
+    /// Zero of the times below.
     start: Instant,
-    /// Until when the lease holds, in milliseconds since `start`.
+    /// Until when the lease holds, in milliseconds.
     valid_until: AtomicU64,
-}
-
-/// What a renewal of the lease has found.
-#[derive(Debug, Default)]
-pub struct Renewal {
-    /// Where the lease had expired in between: the matches that are still this node's, and their
-    /// epochs. Others may have been taken.
-    pub still_held: Option<HashSet<(MatchId, u64)>>,
-    /// Sessions that ended on other nodes.
-    pub revoked: Vec<(SessionId, Timestamp)>,
+    /// When revocations were last looked at, in milliseconds.
+    revocations_at: AtomicU64,
+    /// All nodes that hold a lease, as of the last renewal.
+    alive: watch::Sender<HashSet<NodeId>>,
 }
 
 impl Cluster {
@@ -65,22 +65,24 @@ impl Cluster {
         }
         let cluster = Self(Some(Member {
             store,
-            node: NodeRecord { id: NodeId::new(), address },
+            node: RwLock::new(NodeRecord { id: NodeId::new(), address }),
             lease,
             start: Instant::now(),
             valid_until: AtomicU64::new(0),
+            revocations_at: AtomicU64::new(0),
+            alive: watch::Sender::default(),
         }));
         if let Some((member, store)) = cluster.parts() {
             // After a crash it need not wait for its own old lease.
-            store.remove_predecessors(&member.node).await?;
+            store.remove_predecessors(&member.node()).await?;
+            member.begin(store).await?;
         }
-        cluster.renew().await?;
         Ok(Arc::new(cluster))
     }
 
     /// This node; `None` if it is alone.
     pub fn node(&self) -> Option<NodeId> {
-        self.0.as_ref().map(|member| member.node.id)
+        self.0.as_ref().map(|member| member.node().id)
     }
 
     /// How often [`Self::renew`] is to be called; `None` if there is nothing to renew.
@@ -93,27 +95,53 @@ impl Cluster {
         self.0.as_ref().is_none_or(|member| member.now() < member.valid_until())
     }
 
-    /// Renews the lease, and looks at what happened on other nodes.
-    pub async fn renew(&self) -> Result<Renewal, StoreError> {
-        let Some((member, store)) = self.parts() else { return Ok(Renewal::default()) };
-        let had_expired = !self.holds_lease() && member.valid_until() > 0;
+    /// Renews the lease. If it had run out, `give_up` is called to give up all matches, and the node
+    /// begins anew.
+    pub async fn renew(&self, give_up: impl FnOnce()) -> Result<(), StoreError> {
+        let Some((member, store)) = self.parts() else { return Ok(()) };
         let began = member.now();
-        store.renew_node(&member.node, member.lease).await?;
-        let mut still_held = None;
-        if had_expired {
-            still_held = Some(store.held(member.node.id).await?.into_iter().collect());
+        if store.renew_node(member.node().id, member.lease).await? {
+            member.hold_from(began);
+        } else {
+            member.valid_until.store(0, Ordering::Release);
+            give_up();
+            member.node.write().unwrap_or_else(PoisonError::into_inner).id = NodeId::new();
+            member.begin(store).await?;
         }
-        let valid = member.lease.saturating_sub(MARGIN).as_millis();
-        let until = began + u64::try_from(valid).unwrap_or(0);
-        member.valid_until.store(until, Ordering::Release);
-        let revoked = store.recent_revocations().await?;
-        Ok(Renewal { still_held, revoked })
+        let alive = store.nodes().await?.into_iter().map(|node| node.id).collect();
+        member.alive.send_replace(alive);
+        Ok(())
+    }
+
+    /// The sessions that ended on any node since this was last asked, and more.
+    pub async fn revocations(&self) -> Result<Vec<(SessionId, Timestamp)>, StoreError> {
+        let Some((member, store)) = self.parts() else { return Ok(Vec::new()) };
+        let now = member.now();
+        let gap = Duration::from_millis(now - member.revocations_at.load(Ordering::Acquire));
+        let revoked = if gap > REVOCATIONS_GAP {
+            member.store.revocations(Timestamp::now()).await?
+        } else {
+            store.recent_revocations().await?
+        };
+        member.revocations_at.store(now, Ordering::Release);
+        Ok(revoked)
+    }
+
+    /// Comes when a node is seen to be gone.
+    pub async fn gone(&self, node: NodeId) {
+        let Some(member) = &self.0 else { return };
+        // It may have come after the last look: first it has to be seen.
+        let mut alive = member.alive.subscribe();
+        let seen = alive.wait_for(|alive| alive.contains(&node)).await.is_ok();
+        if seen {
+            drop(alive.wait_for(|alive| !alive.contains(&node)).await);
+        }
     }
 
     /// Takes a match for this node, unless another has it.
     pub async fn claim(&self, id: MatchId) -> Result<Claim, StoreError> {
         match self.parts() {
-            Some((member, store)) => store.claim(id, member.node.id).await,
+            Some((member, store)) => store.claim(id, member.node().id).await,
             None => Ok(Claim::Mine(0)),
         }
     }
@@ -121,7 +149,7 @@ impl Cluster {
     /// The other node that plays a match now, if one does.
     pub async fn owner_elsewhere(&self, id: MatchId) -> Result<Option<NodeRecord>, StoreError> {
         match self.parts() {
-            Some((member, store)) => store.owner(id, member.node.id).await,
+            Some((member, store)) => store.owner(id, member.node().id).await,
             None => Ok(None),
         }
     }
@@ -130,20 +158,17 @@ impl Cluster {
     /// all nodes, by rendezvous hashing (Thaler and Ravishankar, 1998) over those in the store.
     pub async fn home_elsewhere(&self, game: &str) -> Result<Option<NodeRecord>, StoreError> {
         let Some((member, store)) = self.parts() else { return Ok(None) };
-        let weight = |node: &NodeRecord| {
-            let mut hasher = DefaultHasher::new();
-            (node.id, game).hash(&mut hasher);
-            hasher.finish()
-        };
+        // A hash that all versions of the server agree on.
+        let weight = |node: &NodeRecord| digest(&format!("{} {game}", node.id));
         let home = store.nodes().await?.into_iter().max_by_key(weight);
-        Ok(home.filter(|home| home.id != member.node.id))
+        Ok(home.filter(|home| home.id != member.node().id))
     }
 
     /// Gives up the lease and all matches: others may take them at once.
     pub async fn leave(&self) -> Result<(), StoreError> {
         let Some((member, store)) = self.parts() else { return Ok(()) };
         member.valid_until.store(0, Ordering::Release);
-        store.remove_node(member.node.id).await
+        store.remove_node(member.node().id).await
     }
 
     fn parts(&self) -> Option<(&Member, &Postgres)> {
@@ -156,6 +181,24 @@ impl Cluster {
 }
 
 impl Member {
+    fn node(&self) -> NodeRecord {
+        self.node.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    async fn begin(&self, store: &Postgres) -> Result<(), StoreError> {
+        let began = self.now();
+        store.add_node(&self.node(), self.lease).await?;
+        self.hold_from(began);
+        Ok(())
+    }
+
+    /// The lease holds from a moment before the store was asked for it.
+    fn hold_from(&self, began: u64) {
+        let valid = self.lease.saturating_sub(MARGIN).as_millis();
+        let until = began + u64::try_from(valid).unwrap_or(0);
+        self.valid_until.store(until, Ordering::Release);
+    }
+
     fn now(&self) -> u64 {
         u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX)
     }

@@ -151,9 +151,17 @@ impl Http {
 
     async fn answer(
         self: &Arc<Self>,
-        request: Request,
+        mut request: Request,
         connection: &Arc<Connection>,
     ) -> Result<Response, Refusal> {
+        // What no node has said is nothing.
+        let by_node = |value: &HeaderValue| {
+            let token = value.to_str().ok();
+            token.is_some_and(|token| self.nodes.verify(token, SystemTime::now()).is_ok())
+        };
+        if request.headers().get(X_NODE).is_some_and(|value| !by_node(value)) {
+            request.headers_mut().remove(X_NODE);
+        }
         let method = match *request.method() {
             Method::HEAD => Method::GET,
             ref other => other.clone(),

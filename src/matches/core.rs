@@ -501,8 +501,8 @@ impl Core {
         }
     }
 
-    /// A socket went.
-    pub fn dismiss(&mut self, outbox: &Arc<Outbox>, now: u32) {
+    /// A socket went; others are told if this node may.
+    pub fn dismiss(&mut self, outbox: &Arc<Outbox>, tell: bool, now: u32) {
         let place = self.sockets.iter().position(|socket| Arc::ptr_eq(&socket.outbox, outbox));
         let Some(place) = place else { return };
         let socket = self.sockets.swap_remove(place);
@@ -511,7 +511,9 @@ impl Core {
             if let Some(occupant) = self.occupant(seat) {
                 occupant.absent_since = Some(now);
             }
-            self.tell_presence(seat, false);
+            if tell {
+                self.tell_presence(seat, false);
+            }
         }
     }
 

@@ -42,8 +42,8 @@ pub struct Match {
     clock: Arc<Clock>,
     log: LogSender,
     cluster: Arc<Cluster>,
-    /// In which this node plays it.
-    epoch: u64,
+    /// As whom and in which epoch it is played here.
+    writer: Writer,
     core: Mutex<Core>,
 }
 
@@ -55,9 +55,12 @@ pub struct Node {
     pub log: LogSender,
     /// Who may play what.
     pub cluster: Arc<Cluster>,
-    /// In which this node plays it.
-    pub epoch: u64,
+    /// As whom and in which epoch it is played.
+    pub writer: Writer,
 }
+
+/// A node, unless it is alone, and the epoch in which it plays a match.
+pub type Writer = (Option<NodeId>, u64);
 
 /// Who connects.
 #[derive(Clone, Copy, Debug)]
@@ -127,7 +130,7 @@ impl Match {
         game: Box<dyn Game>,
         node: Node,
     ) -> Result<Arc<Self>, String> {
-        let Node { clock, log, cluster, epoch } = node;
+        let Node { clock, log, cluster, writer } = node;
         let (id, now, relay) = (record.id, clock.now(), info.mode == Mode::Relay);
         let (seq, state) = (record.seq, record.state);
         (record.state, record.outcome) = (MatchState::Open, None);
@@ -148,7 +151,7 @@ impl Match {
         core.reserved = seq;
         core.stored_seq = seq;
         core.history.after = seq;
-        Ok(Arc::new(Self { id, info, clock, log, cluster, epoch, core: Mutex::new(core) }))
+        Ok(Arc::new(Self { id, info, clock, log, cluster, writer, core: Mutex::new(core) }))
     }
 
     /// Gives `user` the lowest free seat, and starts the match if it was the last one.
@@ -261,6 +264,9 @@ impl Match {
             Ok(core) => core,
             Err(not) => return Attach::Not(not),
         };
+        if !self.cluster.holds_lease() {
+            return Attach::Not(NotIn::Overloaded);
+        }
         let seat = core.seat_of(caller.user);
         if seat.is_none() && core.record.visibility == Visibility::Private {
             return Attach::Not(NotIn::Hidden);
@@ -369,11 +375,6 @@ impl Match {
         self.lock_any().refused
     }
 
-    /// In which this node plays it.
-    pub fn epoch(&self) -> u64 {
-        self.epoch
-    }
-
     /// Waits for the store no longer: nobody is told what it has not committed.
     pub fn give_up(&self) {
         let mut core = self.lock_any();
@@ -474,8 +475,8 @@ impl Match {
         let previous_seq = std::mem::replace(&mut core.stored_seq, seq);
         let change = MatchChange {
             id: self.id,
-            node: self.cluster.node(),
-            epoch: self.epoch,
+            node: self.writer.0,
+            epoch: self.writer.1,
             create: new.then(|| Box::new(core.record.clone())),
             events: additions.events,
             seats: additions.seats,
@@ -508,7 +509,7 @@ impl Match {
 /// The end of a match that nobody can play any more.
 pub(super) fn abandonment(
     record: &MatchRecord,
-    (node, epoch): (Option<NodeId>, u64),
+    (node, epoch): Writer,
     at: Timestamp,
 ) -> MatchChange {
     let outcome = nobody_wins("abandoned");
@@ -552,6 +553,10 @@ impl Attachment {
     /// Runs a command of this socket's player; the answer goes out by way of the outbox.
     pub fn command(&self, id: u64, command: &RawValue) {
         let mut core = self.live.lock_any();
+        if !self.live.cluster.holds_lease() {
+            // Another node may play the match by now: nothing is said of it here.
+            return self.outbox.close(Close::COME_BACK);
+        }
         if let Err(problem) = self.try_command(&mut core, id, command) {
             core.reply(&self.outbox, &ServerMessage::Error { id: Some(id), problem: &problem });
         }
@@ -647,7 +652,7 @@ impl Attachment {
         events: &[Box<RawValue>],
     ) -> Result<(), Problem> {
         let reserved = core.reserved > core.seq || self.live.save_relay(core, RELAY_RESERVE);
-        if !reserved || core.is_clogged() || !self.live.cluster.holds_lease() {
+        if !reserved || core.is_clogged() {
             return Err(overloaded());
         }
         for event in events {
@@ -684,7 +689,8 @@ impl Attachment {
 
 impl Drop for Attachment {
     fn drop(&mut self) {
-        self.live.lock_any().dismiss(&self.outbox, self.live.clock.now());
+        let tell = self.live.cluster.holds_lease();
+        self.live.lock_any().dismiss(&self.outbox, tell, self.live.clock.now());
     }
 }
 

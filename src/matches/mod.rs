@@ -20,7 +20,7 @@ pub use clock::Clock;
 pub use live::{Attach, Attachment, Caller, Joined, Match, NotIn, problem};
 pub use outbox::{Close, Outbox};
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -236,8 +236,9 @@ impl Registry {
             players: Vec::new(),
         };
         // In a shared store a match begins in its first epoch; 0 is nobody's.
-        let epoch = u64::from(self.cluster.node().is_some());
-        let live = self.to_live(record, &[], game_type, game, epoch)?;
+        let node = self.cluster.node();
+        let writer = (node, u64::from(node.is_some()));
+        let live = self.to_live(record, &[], game_type, game, writer)?;
         let slot = OnceCell::new_with(Some(Arc::clone(&live)));
         self.slots().insert(live.id, Arc::new(slot));
         match live.join(creator.id, &creator.display_name, None) {
@@ -500,21 +501,20 @@ impl Registry {
 
     /// Ends a match whose rules are not installed any more.
     async fn abandon_in_store(&self, id: MatchId) -> Result<(), MatchError> {
+        let node = self.cluster.node();
         let Claim::Mine(epoch) = self.cluster.claim(id).await? else { return Ok(()) };
         let record = self.store.match_record(id).await?.ok_or(MatchError::Unknown)?;
-        let writer = (self.cluster.node(), epoch);
+        let writer = (node, epoch);
         let change = live::abandonment(&record, writer, Timestamp::now());
         // Refused: somebody was quicker.
         self.store.append(Arc::new(vec![change])).await?;
         Ok(())
     }
 
-    /// Gives up the matches that other nodes have taken while this one's lease had expired.
-    pub fn give_up_all_but(&self, still_held: &HashSet<(MatchId, u64)>) {
+    /// Gives up all matches: other nodes may have taken them.
+    pub fn lose_all(&self) {
         for live in self.loaded() {
-            if !still_held.contains(&(live.id, live.epoch())) {
-                live.refuse();
-            }
+            live.refuse();
         }
     }
 
@@ -550,25 +550,31 @@ impl Registry {
     }
 
     async fn rebuild(&self, id: MatchId) -> Result<Arc<Match>, MatchError> {
-        // Before anything is read: from here on nobody else writes.
-        let epoch = match self.cluster.claim(id).await? {
-            Claim::Mine(epoch) => epoch,
-            Claim::Elsewhere(node) => return Err(MatchError::Elsewhere(node)),
-            Claim::Unknown => return Err(MatchError::Unknown),
-        };
+        // What never changes tells whether it can be played here.
         let record = self.store.match_record(id).await?.ok_or(MatchError::Unknown)?;
         let gone = || MatchError::GameGone(format!("{} {}", record.game, record.game_version));
         let game_type = self.catalog.find(&record.game).ok_or_else(gone)?;
         if game_type.info().version != record.game_version {
             return Err(gone());
         }
+        // From here on nobody else writes. What has ended is nobody's: it is only read.
+        let node = self.cluster.node();
+        let epoch = match record.state {
+            MatchState::Ended => 0,
+            MatchState::Open | MatchState::Running => match self.cluster.claim(id).await? {
+                Claim::Mine(epoch) => epoch,
+                Claim::Elsewhere(node) => return Err(MatchError::Elsewhere(node)),
+                Claim::Unknown => return Err(MatchError::Unknown),
+            },
+        };
+        let record = self.store.match_record(id).await?.ok_or(MatchError::Unknown)?;
         let corrupt = |what: String| StoreError::Corrupt(format!("match {id}: {what}"));
         let options = serde_json::from_str(&record.options).map_err(|e| corrupt(e.to_string()))?;
         let game = setup(game_type.info(), options, record.seed)
             .and_then(|setup| game_type.start(&setup))
             .map_err(|bad| corrupt(format!("option {}: {}", bad.field, bad.detail)))?;
         let events = self.log_of(id, 0).await?;
-        self.to_live(record, &events, game_type, game, epoch)
+        self.to_live(record, &events, game_type, game, (node, epoch))
     }
 
     fn to_live(
@@ -577,14 +583,14 @@ impl Registry {
         events: &[EventRecord],
         game_type: &Arc<dyn GameType>,
         game: Box<dyn crate::games::Game>,
-        epoch: u64,
+        writer: live::Writer,
     ) -> Result<Arc<Match>, MatchError> {
         let (id, info) = (record.id, game_type.info().clone());
         let node = live::Node {
             clock: Arc::clone(&self.clock),
             log: self.log.clone(),
             cluster: Arc::clone(&self.cluster),
-            epoch,
+            writer,
         };
         Match::rebuild(record, events, info, game, node)
             .map_err(|what| StoreError::Corrupt(format!("match {id}: {what}")).into())

@@ -124,13 +124,21 @@ impl Users {
         Self { store, tokens, refresh_lifetime, pool: Pool::new(), on_reuse }
     }
 
-    /// Takes the sessions whose access tokens are still to be refused from the store, which forgets
-    /// what has expired; for the start, and for once in a while.
+    /// Takes the sessions whose access tokens are still to be refused from the store.
     pub async fn load_revocations(&self) -> Result<(), StoreError> {
         for (session, until) in self.store.revocations(Timestamp::now()).await? {
             self.tokens.revoke(session, until.into());
         }
         Ok(())
+    }
+
+    /// Lets the store forget what has expired; for once in a while.
+    pub async fn forget_expired(&self) -> Result<(), StoreError> {
+        self.store.revocations(Timestamp::now()).await?;
+        match &*self.store {
+            Store::Postgres(store) => store.prune_tickets().await,
+            Store::Sqlite(_) => Ok(()),
+        }
     }
 
     /// Refuses the access tokens of sessions that ended on any node, and gives those that are news.

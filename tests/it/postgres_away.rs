@@ -9,7 +9,11 @@ use crate::postgres::Cluster;
 #[test]
 fn matches_wait_for_a_database_that_is_away_and_go_on_by_themselves() {
     let cluster = Cluster::start();
-    let server = Server::with(&[("DATABASE_URL", &cluster.url()), ("DATABASE_WAIT_SECONDS", "1")]);
+    let url = cluster.url();
+    // The lease outlives the outage.
+    let settings =
+        [("DATABASE_URL", url.as_str()), ("DATABASE_WAIT_SECONDS", "1"), ("LEASE_SECONDS", "60")];
+    let server = Server::with(&settings);
     let (id, users, [mut first, mut second]) = server.tictactoe();
     first.accepted(1, &json!({"place": 4}));
     second.event();

@@ -10,6 +10,7 @@ use hyper::upgrade::Upgraded;
 use hyper::{StatusCode, Uri};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
+use tokio::sync::watch;
 
 use super::sockets::is_websocket;
 use crate::auth::Claims;
@@ -78,11 +79,17 @@ async fn pass_on_socket(
     }
     let owner = hyper::upgrade::on(&mut answer);
     let (connection, mut draining) = (Arc::clone(connection), http.draining.subscribe());
+    let (cluster, owner_id) = (Arc::clone(&http.cluster), node.id);
     tokio::spawn(async move {
         if let (Ok(client), Ok(owner)) = (client.await, owner.await)
             && let (Some(client), Some(owner)) = (stream(client), stream(owner))
         {
-            let stop = async { drop(draining.wait_for(|draining| *draining).await) };
+            let stop = async {
+                tokio::select! {
+                    () = wait_for_drain(&mut draining) => {}
+                    () = cluster.gone(owner_id) => {}
+                }
+            };
             let Close { code, reason } = Close::COME_BACK;
             let farewell = Frame::close(code, reason);
             // An error: one side broke off, and the other learns it as its connection ends.
@@ -91,6 +98,11 @@ async fn pass_on_socket(
         drop(connection);
     });
     Ok(answer.map(|_| Full::new(Bytes::new())))
+}
+
+async fn wait_for_drain(draining: &mut watch::Receiver<bool>) {
+    // An error: the server is gone, and so is this.
+    let _ = draining.wait_for(|draining| *draining).await;
 }
 
 /// The connection below an upgrade, and what was read of it already.

@@ -112,22 +112,10 @@ impl Postgres {
         self.query(sql, &params).await.map(drop)
     }
 
-    async fn client(&self) -> Result<Object, StoreError> {
-        Ok(self.pool.get().await?)
-    }
-
     /// Runs one statement, whole or not at all.
     async fn query(&self, sql: &str, params: &[Param<'_>]) -> Result<Vec<Row>, StoreError> {
-        let client = self.client().await?;
-        self.query_on(client, sql, params).await
-    }
-
-    async fn query_on(
-        &self,
-        client: Object,
-        sql: &str,
-        params: &[Param<'_>],
-    ) -> Result<Vec<Row>, StoreError> {
+        let mut busy = Busy(Some(self.pool.get().await?));
+        let Some(client) = &busy.0 else { return Ok(Vec::new()) };
         let answer = async {
             if !self.prepare {
                 return client.query_typed(sql, params).await;
@@ -137,12 +125,22 @@ impl Postgres {
             let values: Vec<&(dyn ToSql + Sync)> = params.iter().map(|(value, _)| *value).collect();
             client.query(&statement, &values).await
         };
-        if let Ok(answer) = timeout(self.answer_timeout, answer).await {
-            return Ok(answer?);
+        let late = |_| StoreError::Unavailable("it does not answer".into());
+        let answer = timeout(self.answer_timeout, answer).await.map_err(late)?;
+        drop(busy.0.take());
+        Ok(answer?)
+    }
+}
+
+/// A connection with a statement under way. If nobody waits for the answer any more it is closed:
+/// whoever got it next would wait for that first.
+struct Busy(Option<Object>);
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        if let Some(client) = self.0.take() {
+            drop(Object::take(client));
         }
-        // Nobody knows what comes on this connection next.
-        drop(Object::take(client));
-        Err(StoreError::Unavailable("it does not answer".into()))
     }
 }
 

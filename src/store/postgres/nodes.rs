@@ -21,16 +21,24 @@ impl Postgres {
         self.query(sql, &params).await.map(drop)
     }
 
-    /// Adds a node, or renews its lease.
-    pub async fn renew_node(&self, node: &NodeRecord, lease: Duration) -> Result<(), StoreError> {
+    /// Adds a node with a lease.
+    pub async fn add_node(&self, node: &NodeRecord, lease: Duration) -> Result<(), StoreError> {
         let params: [Param; 3] = [
             (&node.id.0, Type::UUID),
             (&node.address, Type::TEXT),
             (&lease.as_secs_f64(), Type::FLOAT8),
         ];
-        let sql = "INSERT INTO nodes VALUES ($1, $2, now() + make_interval(secs => $3))
-            ON CONFLICT (id) DO UPDATE SET expires_at = excluded.expires_at";
+        let sql = "INSERT INTO nodes VALUES ($1, $2, now() + make_interval(secs => $3))";
         self.query(sql, &params).await.map(drop)
+    }
+
+    /// Renews a lease that holds; false if it does not: the node is none any more, and its id is
+    /// never used again.
+    pub async fn renew_node(&self, id: NodeId, lease: Duration) -> Result<bool, StoreError> {
+        let params: [Param; 2] = [(&id.0, Type::UUID), (&lease.as_secs_f64(), Type::FLOAT8)];
+        let sql = "UPDATE nodes SET expires_at = now() + make_interval(secs => $2)
+            WHERE id = $1 AND expires_at > now() RETURNING true";
+        Ok(!self.query(sql, &params).await?.is_empty())
     }
 
     /// The nodes that hold a lease. Forgets those that have been gone for long.
@@ -43,26 +51,29 @@ impl Postgres {
         Ok(rows.iter().map(read_node).collect())
     }
 
-    /// Gives up a node's lease and all its matches: others may take them at once.
+    /// Ends a node: others may take its matches at once.
     pub async fn remove_node(&self, id: NodeId) -> Result<(), StoreError> {
-        let sql = "WITH node AS (DELETE FROM nodes WHERE id = $1)
-            UPDATE matches SET node_id = NULL WHERE node_id = $1";
-        self.query(sql, &[(&id.0, Type::UUID)]).await.map(drop)
+        self.query("DELETE FROM nodes WHERE id = $1", &[(&id.0, Type::UUID)]).await.map(drop)
     }
 
     /// Takes a match for a node, unless another that holds a lease has it.
+    ///
+    /// An owner whose lease has run out is ended first: deleting its row waits for a renewal that is
+    /// under way and looks again after it, so of the two only one happens.
     pub async fn claim(&self, id: MatchId, node: NodeId) -> Result<Claim, StoreError> {
         let params: [Param; 2] = [(&id.0, Type::UUID), (&node.0, Type::UUID)];
-        let sql = "WITH owner AS (
-                SELECT nodes.id, nodes.address FROM matches JOIN nodes ON nodes.id = node_id
-                WHERE matches.id = $1 AND node_id <> $2 AND expires_at > now()
+        let sql = "WITH ended AS (
+                DELETE FROM nodes WHERE id = (SELECT node_id FROM matches WHERE id = $1)
+                    AND id <> $2 AND expires_at <= now() RETURNING id
             ), taken AS (
                 UPDATE matches SET node_id = $2, epoch = epoch + 1
-                WHERE id = $1 AND NOT EXISTS (SELECT FROM owner)
-                    AND (node_id IS NULL OR node_id = $2
-                         OR NOT EXISTS (SELECT FROM nodes WHERE nodes.id = node_id
-                                        AND expires_at > now()))
+                WHERE id = $1 AND (node_id IS NULL OR node_id = $2
+                    OR node_id IN (SELECT id FROM ended)
+                    OR NOT EXISTS (SELECT FROM nodes WHERE nodes.id = matches.node_id))
                 RETURNING epoch
+            ), owner AS (
+                SELECT nodes.id, nodes.address FROM matches JOIN nodes ON nodes.id = node_id
+                WHERE matches.id = $1 AND node_id <> $2 AND expires_at > now()
             )
             SELECT (SELECT epoch FROM taken), (SELECT id FROM owner), (SELECT address FROM owner),
                 EXISTS (SELECT FROM matches WHERE id = $1)";
@@ -85,14 +96,6 @@ impl Postgres {
         let sql = "SELECT nodes.id, address FROM matches JOIN nodes ON nodes.id = node_id
             WHERE matches.id = $1 AND node_id <> $2 AND expires_at > now()";
         Ok(self.query(sql, &params).await?.first().map(read_node))
-    }
-
-    /// The matches that are still a node's, with their epochs.
-    pub async fn held(&self, node: NodeId) -> Result<Vec<(MatchId, u64)>, StoreError> {
-        let sql = "SELECT id, epoch FROM matches WHERE node_id = $1";
-        let rows = self.query(sql, &[(&node.0, Type::UUID)]).await?;
-        let read = |row: &Row| (MatchId(row.get(0)), row.get::<_, i64>(1).cast_unsigned());
-        Ok(rows.iter().map(read).collect())
     }
 
     /// The sessions that ended a short while ago, on whatever node, and until when their access
