@@ -1,18 +1,22 @@
 //! The command line: which command is meant, and those that need no server.
 //!
-//! Settings are the environment's matter (see `config`), so commands take no options. A command
-//! that failed exits with 1; one that was never understood, or whose configuration was not, with 2.
+//! Settings are the environment's matter (see `config`), so commands take nothing but what they work
+//! on. A command that failed exits with 1; one that was never understood, or whose configuration
+//! was not, with 2.
 
 use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::io::{self, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use crate::auth::SigningKeys;
-use crate::config::{Config, Database, FILE_SUFFIX, SETTINGS, reachable};
+use crate::config::{self, Config, Database, FILE_SUFFIX, SETTINGS, reachable};
+use crate::platform;
 use crate::store::postgres::{self, Migrate};
+use crate::store::transfer::{self, Place, Report, TransferError};
 
 /// How long a health check waits for its answer, all in all.
 const HEALTHCHECK_TIMEOUT: Duration = Duration::from_secs(3);
@@ -26,11 +30,20 @@ const MISUSE: u8 = 2;
 const COMMANDS: &[(&str, &str)] = &[
     ("serve", "Serve; also what `gameserver` alone does."),
     ("migrate", "Bring the schema of PostgreSQL up to date."),
+    ("copy", "Copy everything to an empty store: copy --from URL --to URL."),
+    ("backup", "Write everything in the store to a new file: backup FILE."),
+    ("restore", "Fill the store, which has to be empty, from such a file: restore FILE."),
     ("keygen", "Print a new RSA private key for GAMESERVER_JWT_PRIVATE_KEY."),
     ("healthcheck", "Exit with 0 if the server on this machine can take players, with 1 if not."),
     ("version", "Print the version."),
     ("help", "Print this."),
 ];
+
+/// Commands that have something after them.
+const TRANSFERS: &[&str] = &["copy", "backup", "restore"];
+
+/// Digits of a checksum that are shown.
+const SHOWN_DIGITS: usize = 12;
 
 /// Runs the command that `args` name, the program's own name left out.
 pub fn run(args: impl Iterator<Item = OsString>) -> ExitCode {
@@ -39,6 +52,9 @@ pub fn run(args: impl Iterator<Item = OsString>) -> ExitCode {
         Some((command, rest)) => (command.as_str(), rest),
         None => ("serve", &[][..]),
     };
+    if TRANSFERS.contains(&command) {
+        return transfer(command, rest);
+    }
     if let Some(extra) = rest.first().filter(|_| is_command(command)) {
         return misuse(&format!("`{command}` takes nothing after it, and there is {extra:?}"));
     }
@@ -126,6 +142,80 @@ fn migrate(config: Config) -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+fn transfer(command: &str, rest: &[String]) -> ExitCode {
+    let rest: Vec<&str> = rest.iter().map(String::as_str).collect();
+    match (command, &rest[..]) {
+        ("copy", ["--from", from, "--to", to] | ["--to", to, "--from", from]) => {
+            let store = |name: &str, url| {
+                config::store_at(url).map_err(|error| {
+                    let takes = "sqlite:PATH or postgres://USER:PASSWORD@HOST:PORT/DATABASE";
+                    misuse(&format!("{name} takes {takes}: {error}"))
+                })
+            };
+            match (store("--from", from), store("--to", to)) {
+                (Ok(from), Ok(to)) => with_config(|config| {
+                    let [from, to] = [from, to].map(|place| with_keys(place, &config));
+                    carried(|| transfer::copy(&from, &to))
+                }),
+                (Err(code), _) | (_, Err(code)) => code,
+            }
+        }
+        ("copy", _) => misuse("`copy` takes --from URL --to URL"),
+        ("backup", [file]) => {
+            with_config(|config| carried(|| transfer::backup(&own_store(config), Path::new(file))))
+        }
+        ("restore", [file]) => {
+            with_config(|config| carried(|| transfer::restore(Path::new(file), &own_store(config))))
+        }
+        _ => misuse(&format!("`{command}` takes one FILE")),
+    }
+}
+
+/// The store of the settings.
+fn own_store(config: Config) -> Place {
+    match config.database {
+        Database::Sqlite(file) => Place::Sqlite { file, data_dir: config.data_dir },
+        Database::Postgres(settings, _) => Place::Postgres(settings.url),
+    }
+}
+
+/// A file in the data directory, or the one of the settings, goes with the keys there; no other
+/// does: they would be another server's.
+fn with_keys(place: Place, config: &Config) -> Place {
+    let Place::Sqlite { file, .. } = place else { return place };
+    let whole = |path: &Path| path.canonicalize().or_else(|_| std::path::absolute(path)).ok();
+    let parent = file.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let inside = |dir: &PathBuf| whole(dir).is_some() && whole(dir) == whole(parent);
+    let own = config.database == Database::Sqlite(file.clone());
+    let data_dir = config.data_dir.clone().filter(|dir| own || inside(dir));
+    Place::Sqlite { file, data_dir }
+}
+
+/// Carries, and says what was carried.
+fn carried(carry: impl FnOnce() -> Result<Report, TransferError>) -> ExitCode {
+    platform::keep_new_files_private();
+    match carry() {
+        Ok(report) => print(&summary(&report)),
+        Err(error) => {
+            eprintln!("gameserver: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn summary(report: &Report) -> String {
+    let mut text = format!("{:<16}{:>12}  checksum\n", "table", "rows");
+    for (table, rows, digest) in &report.tables {
+        let _ = write!(text, "{table:<16}{rows:>12}  ");
+        for byte in &digest[..SHOWN_DIGITS / 2] {
+            let _ = write!(text, "{byte:02x}");
+        }
+        text.push('\n');
+    }
+    let _ = writeln!(text, "{}\nDone in {:.1} s.", report.key, report.took.as_secs_f64());
+    text
 }
 
 fn healthcheck(admin: SocketAddr) -> ExitCode {

@@ -19,6 +19,7 @@ use crate::auth::SigningKeys;
 use crate::games::{RelayGame, is_built_in};
 use crate::platform;
 use crate::store::postgres::{Migrate, PostgresSettings, PostgresUrl, UrlError};
+use crate::store::transfer::Place;
 
 /// What the name of every setting begins with.
 pub const PREFIX: &str = "GAMESERVER_";
@@ -632,6 +633,14 @@ fn database(_: &Setting, value: &str) -> Parsed<Address> {
         ":memory:" => Err("a store in memory would lose every match".into()),
         path => Ok(Address::Sqlite(path.into())),
     }
+}
+
+/// Reads the URL of a store as `GAMESERVER_DATABASE_URL` is read; what is wrong shows no secret.
+pub fn store_at(url: &str) -> Result<Place, String> {
+    Ok(match database(&DATABASE_URL, url)? {
+        Address::Sqlite(file) => Place::Sqlite { file, data_dir: None },
+        Address::Postgres(url) => Place::Postgres(url),
+    })
 }
 
 fn host_and_port(_: &Setting, value: &str) -> Parsed<String> {

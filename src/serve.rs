@@ -30,6 +30,7 @@ use crate::platform::{self, Signal, Signals};
 use crate::session::Rates;
 use crate::store::postgres::{self, Postgres, PostgresSettings};
 use crate::store::sqlite::Sqlite;
+use crate::store::transfer::{KEY_FILE, KEY_SECRET};
 use crate::store::{Store, StoreError};
 use crate::users::Users;
 use crate::vital::Vital;
@@ -38,10 +39,6 @@ use crate::vital::Vital;
 const AUDIENCE: &str = "gameserver";
 /// The setting that says where files are.
 const DATA_DIR: &str = "GAMESERVER_DATA_DIR";
-/// The key of access tokens in the data directory.
-const KEY_FILE: &str = "jwt-private-key.pem";
-/// The same in a store that nodes share.
-const KEY_SECRET: &str = "jwt-private-key";
 /// What nodes know each other by, in such a store.
 const NODE_SECRET: &str = "node-secret";
 /// Locked by the server that works in the data directory.

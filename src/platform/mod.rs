@@ -6,7 +6,7 @@
 //! data is on a Unix, and `jemalloc` is the allocator where it is worth its size; elsewhere it is
 //! the system's.
 
-use std::fs::{self, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -111,18 +111,27 @@ pub fn write_private_file(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?.to_owned();
     name.push(".new");
     let unfinished = path.with_file_name(name);
-    // What an earlier try left is not written over: it might be readable by others.
-    match fs::remove_file(&unfinished) {
+    let mut file = new_private_file(&unfinished)?;
+    file.write_all(bytes)?;
+    publish(file, &unfinished, path)
+}
+
+/// Creates a file that its owner alone can read, for [`publish`]. What an earlier try left is not
+/// written over: it might be readable by others.
+pub fn new_private_file(path: &Path) -> io::Result<File> {
+    match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
     }
     let mut options = OpenOptions::new();
-    let mut file =
-        sys::for_owner_alone(&mut options).write(true).create_new(true).open(&unfinished)?;
-    file.write_all(bytes)?;
+    sys::for_owner_alone(&mut options).write(true).create_new(true).open(path)
+}
+
+/// Gives a finished file its name, and returns once it would survive a loss of power.
+pub fn publish(file: File, unfinished: &Path, path: &Path) -> io::Result<()> {
     file.sync_all()?;
     drop(file);
-    fs::rename(&unfinished, path)?;
+    fs::rename(unfinished, path)?;
     sys::sync_dir(path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new(".")))
 }
 

@@ -27,3 +27,4 @@ mod relay;
 mod sockets;
 mod source;
 mod tokens;
+mod transfer;

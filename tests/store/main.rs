@@ -2,6 +2,7 @@
 
 #[path = "../support/postgres.rs"]
 mod postgres;
+mod transfer;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -4,7 +4,7 @@
 //! migration is never taken back, and each has to leave a schema that the version before it can work
 //! with, so that nodes can be replaced one by one.
 
-use postgres::Transaction;
+use postgres::{Client, Transaction};
 
 use super::tls;
 use super::url::PostgresUrl;
@@ -30,8 +30,7 @@ pub enum Migrate {
 
 /// Applies what is missing and gives how many changes that were. Needs a thread without a runtime.
 pub fn migrate(url: &PostgresUrl, migrate: Migrate) -> Result<usize, StoreError> {
-    let tls = tls::connector(url).map_err(|error| StoreError::Unavailable(error.to_string()))?;
-    let mut client = postgres::Config::from(url.config().clone()).connect(tls)?;
+    let mut client = connect(url)?;
     // The lock ends with the transaction, so a pooler does no harm.
     let mut transaction = client.transaction()?;
     if migrate == Migrate::Apply {
@@ -60,6 +59,12 @@ pub fn migrate(url: &PostgresUrl, migrate: Migrate) -> Result<usize, StoreError>
     }
     transaction.commit()?;
     Ok(missing)
+}
+
+/// A connection of its own. Needs a thread without a runtime.
+pub(in crate::store) fn connect(url: &PostgresUrl) -> Result<Client, StoreError> {
+    let tls = tls::connector(url).map_err(|error| StoreError::Unavailable(error.to_string()))?;
+    Ok(postgres::Config::from(url.config().clone()).connect(tls)?)
 }
 
 /// Changes that were applied so far.

@@ -12,6 +12,7 @@ mod tls;
 mod url;
 mod users;
 
+pub(super) use migrate::connect;
 pub use migrate::{Migrate, migrate};
 pub use url::{PostgresUrl, Trust, UrlError};
 
