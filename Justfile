@@ -15,6 +15,10 @@ test:
 test-rust *ARGS:
     cargo test {{ARGS}}
 
+# Breaks nodes at random while bots play, and checks what they saw: just chaos SEED NODES BOTS MINUTES
+chaos SEED='1' NODES='3' BOTS='16' MINUTES='2':
+    CHAOS_SEED={{SEED}} CHAOS_NODES={{NODES}} CHAOS_BOTS={{BOTS}} CHAOS_SECONDS=$(({{MINUTES}} * 60)) cargo test --test chaos -- --nocapture chaos
+
 # Formats and lints.
 lint:
     cargo fmt

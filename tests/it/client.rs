@@ -183,10 +183,15 @@ impl Call {
 
     /// Sends it on a connection of its own.
     pub fn send(self) -> Answer {
-        let mut stream = open(self.address).unwrap();
+        let stream = open(self.address).unwrap();
+        self.send_on(stream).unwrap()
+    }
+
+    /// Sends it on a connection, if that lives.
+    pub fn send_on(self, mut stream: TcpStream) -> io::Result<Answer> {
         // A server that has answered already need not read the rest.
         let _ = stream.write_all(&self.bytes());
-        Answer::read(&mut stream, &self.method).unwrap()
+        Answer::read(&mut stream, &self.method)
     }
 
     /// Sends it and does not wait for the answer.
@@ -359,7 +364,12 @@ pub fn upgrade(address: SocketAddr, path: &str) -> Call {
 impl Call {
     /// Upgrades to a WebSocket; an answer other than 101 is given back.
     pub fn socket(self) -> io::Result<Result<Socket, Answer>> {
-        let mut stream = open(self.address)?;
+        let stream = open(self.address)?;
+        self.socket_on(stream)
+    }
+
+    /// The same on a connection that is there.
+    pub fn socket_on(self, mut stream: TcpStream) -> io::Result<Result<Socket, Answer>> {
         stream.write_all(&self.bytes())?;
         let answer = Answer::read(&mut stream, "GET")?;
         if answer.status != 101 {
