@@ -157,7 +157,7 @@ async fn serve(
 }
 
 /// Waits for a drain to begin.
-async fn begun(drain: &mut watch::Receiver<bool>) {
+pub(super) async fn begun(drain: &mut watch::Receiver<bool>) {
     // An error: the listener is gone, and so is this.
     let _ = drain.wait_for(|draining| *draining).await;
 }

@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use crate::check::{Ack, History, Item, Record, Sent};
 use crate::client::{Answer, Call, Incoming, Socket, User, call, upgrade};
 use crate::fleet::{Directory, Fleet};
+use crate::pairs;
 use crate::random::Random;
 
 /// How long a bot waits on a silent node before it tries another.
@@ -371,14 +372,7 @@ impl Board {
     }
 
     fn card(&self) -> usize {
-        let free = |place: &usize| !self.taken.contains(place) && self.up != Some(*place);
-        let twin = |up: usize| {
-            let same = |place: &usize| self.known.get(place) == self.known.get(&up);
-            (0..2 * PAIRS).filter(free).find(same)
-        };
-        let unknown = || (0..2 * PAIRS).filter(free).find(|place| !self.known.contains_key(place));
-        let any = || (0..2 * PAIRS).find(free);
-        self.up.and_then(twin).or_else(unknown).or_else(any).unwrap()
+        pairs::choose(2 * PAIRS, &self.known, &self.taken, self.up)
     }
 }
 

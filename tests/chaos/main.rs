@@ -15,6 +15,8 @@ mod client;
 #[path = "../it/harness.rs"]
 mod harness;
 #[allow(dead_code, reason = "not every test binary needs all of it")]
+#[path = "../support/pairs.rs"]
+mod pairs;
 #[path = "../support/postgres.rs"]
 mod postgres;
 

@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 
 use crate::client::{Incoming, Socket, User};
 use crate::harness::{DEADLINE, Server};
+use crate::pairs;
 
 /// Matches that are played at once.
 const MATCHES: usize = 6;
@@ -219,14 +220,7 @@ impl Play<'_> {
 
     /// The place to turn up.
     fn choose(&self) -> usize {
-        let free = |place: &usize| !self.kept.contains(place) && self.up != Some(*place);
-        let twin = |up: usize| {
-            let same = |place: &usize| self.known.get(place) == self.known.get(&up);
-            (0..2 * PAIRS).filter(free).find(same)
-        };
-        let unknown = || (0..2 * PAIRS).filter(free).find(|place| !self.known.contains_key(place));
-        let any = || (0..2 * PAIRS).find(free);
-        self.up.and_then(twin).or_else(unknown).or_else(any).unwrap()
+        pairs::choose(2 * PAIRS, &self.known, &self.kept, self.up)
     }
 
     /// Holds the server's log against what the players were told.

@@ -10,6 +10,8 @@
 
 mod client;
 mod harness;
+#[path = "../support/pairs.rs"]
+mod pairs;
 #[path = "../support/postgres.rs"]
 mod postgres;
 

@@ -5,18 +5,15 @@ use std::time::SystemTime;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Empty, Full, Limited};
+use hyper::body::Incoming;
 use hyper::header::{AUTHORIZATION, CONNECTION, HeaderValue, TRANSFER_ENCODING};
-use hyper::upgrade::Upgraded;
 use hyper::{StatusCode, Uri};
-use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
-use tokio::sync::watch;
 
-use super::sockets::is_websocket;
+use super::sockets::{below, is_websocket};
 use crate::auth::Claims;
 use crate::cluster::forward;
 use crate::http::problem::Refusal;
-use crate::http::server::{Connection, Request, Response};
+use crate::http::server::{Connection, Request, Response, begun};
 use crate::http::{Http, X_NODE, X_REQUEST_ID};
 use crate::matches::Close;
 use crate::protocol::{Codec, Frame};
@@ -52,6 +49,11 @@ pub(super) async fn pass_on(
     }
     request.headers_mut().remove(CONNECTION);
     let answer = forward::request(&node.address, request).await.map_err(|error| away(&error))?;
+    collected(answer).await
+}
+
+/// A node's whole answer, without what belongs to the connection that it came by.
+async fn collected(answer: hyper::Response<Incoming>) -> Result<Response, Refusal> {
     let (mut parts, body) = answer.into_parts();
     let broken = |_| Refusal::unavailable("the node that plays the match broke off: try again");
     let body = Limited::new(body, ANSWER_BYTES_MAX).collect().await.map_err(broken)?.to_bytes();
@@ -72,21 +74,18 @@ async fn pass_on_socket(
     let mut answer =
         forward::request(&node.address, request).await.map_err(|error| away(&error))?;
     if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
-        let (parts, body) = answer.into_parts();
-        let broken = |_| Refusal::unavailable("the node that plays the match broke off: try again");
-        let body = Limited::new(body, ANSWER_BYTES_MAX).collect().await.map_err(broken)?.to_bytes();
-        return Ok(Response::from_parts(parts, Full::new(body)));
+        return collected(answer).await;
     }
     let owner = hyper::upgrade::on(&mut answer);
     let (connection, mut draining) = (Arc::clone(connection), http.draining.subscribe());
     let (cluster, owner_id) = (Arc::clone(&http.cluster), node.id);
     tokio::spawn(async move {
         if let (Ok(client), Ok(owner)) = (client.await, owner.await)
-            && let (Some(client), Some(owner)) = (stream(client), stream(owner))
+            && let (Some(client), Some(owner)) = (below(client), below(owner))
         {
             let stop = async {
                 tokio::select! {
-                    () = wait_for_drain(&mut draining) => {}
+                    () = begun(&mut draining) => {}
                     () = cluster.gone(owner_id) => {}
                 }
             };
@@ -98,17 +97,6 @@ async fn pass_on_socket(
         drop(connection);
     });
     Ok(answer.map(|_| Full::new(Bytes::new())))
-}
-
-async fn wait_for_drain(draining: &mut watch::Receiver<bool>) {
-    // An error: the server is gone, and so is this.
-    let _ = draining.wait_for(|draining| *draining).await;
-}
-
-/// The connection below an upgrade, and what was read of it already.
-fn stream(upgraded: Upgraded) -> Option<(TcpStream, Bytes)> {
-    let parts = upgraded.downcast::<TokioIo<TcpStream>>().ok()?;
-    Some((parts.io.into_inner(), parts.read_buf))
 }
 
 /// The same address without a ticket, which is used up.

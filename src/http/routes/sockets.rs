@@ -10,6 +10,7 @@ use http_body_util::Full;
 use hyper::header::{
     HeaderValue, ORIGIN, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION,
 };
+use hyper::upgrade::Upgraded;
 use hyper::{Method, StatusCode};
 use hyper_util::rt::TokioIo;
 use serde::Serialize;
@@ -162,17 +163,21 @@ async fn connect(
     tokio::spawn(async move {
         // An error: the client went away before the answer reached it.
         let Ok(socket) = socket.await else { return };
-        let upgraded = socket.into_inner().into_inner();
-        let Ok(parts) = upgraded.downcast::<TokioIo<TcpStream>>() else { return };
-        let stream = parts.io.into_inner();
+        let Some((stream, early)) = below(socket.into_inner().into_inner()) else { return };
         // A task of its own: it lives long, and is to hold what a socket needs and no more.
-        tokio::spawn(serve(http, connection, stream, parts.read_buf, attachment, outbox));
+        tokio::spawn(serve(http, connection, stream, early, attachment, outbox));
     });
     let mut response = response.map(|_| Full::new(Bytes::new()));
     if let Some(name) = wish.subprotocol {
         response.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(name));
     }
     Ok(response)
+}
+
+/// The connection below an upgrade, and what was read of it already.
+pub(super) fn below(upgraded: Upgraded) -> Option<(TcpStream, Bytes)> {
+    let parts = upgraded.downcast::<TokioIo<TcpStream>>().ok()?;
+    Some((parts.io.into_inner(), parts.read_buf))
 }
 
 async fn serve(
