@@ -14,6 +14,9 @@ use crate::store::StoreError;
 const MIGRATIONS: &[&str] = &[
     include_str!("../migrations/postgres/0001_first.sql"),
     include_str!("../migrations/postgres/0002_nodes.sql"),
+    include_str!("../migrations/postgres/0003_snapshots.sql"),
+    include_str!("../migrations/postgres/0004_tickets.sql"),
+    include_str!("../migrations/postgres/0005_notices.sql"),
 ];
 
 /// The advisory lock's number, which nothing else in the database should use.

@@ -30,7 +30,11 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 const STATEMENTS_MAX: usize = 64;
 
 /// Schema changes in order; the file's `user_version` counts those it has.
-pub(super) const MIGRATIONS: &[&str] = &[include_str!("../migrations/sqlite/0001_first.sql")];
+pub(super) const MIGRATIONS: &[&str] = &[
+    include_str!("../migrations/sqlite/0001_first.sql"),
+    include_str!("../migrations/sqlite/0002_snapshots.sql"),
+    include_str!("../migrations/sqlite/0003_tickets.sql"),
+];
 
 /// Tells the caller of a change whether it was committed.
 type Finish = Box<dyn FnOnce(Result<(), StoreError>) + Send>;
