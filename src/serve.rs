@@ -5,6 +5,7 @@
 //! sockets told to come back, all that was acknowledged written, then the end; a second signal
 //! aborts.
 
+use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io;
 use std::net::SocketAddr;
@@ -24,11 +25,12 @@ use crate::config::{Config, Database, reachable};
 use crate::games::Catalog;
 use crate::http::server::{Limits, Listening};
 use crate::http::{Http, Settings};
+use crate::ids::UserId;
 use crate::matches::{Registry, UPKEEP_INTERVAL};
 use crate::observability::{Admin, Level, start_logs};
 use crate::platform::{self, Signal, Signals};
 use crate::session::Rates;
-use crate::store::postgres::{self, Postgres, PostgresSettings};
+use crate::store::postgres::{self, Notice, Postgres, PostgresSettings, Subscription};
 use crate::store::sqlite::Sqlite;
 use crate::store::transfer::{KEY_FILE, KEY_SECRET};
 use crate::store::{Store, StoreError};
@@ -51,7 +53,9 @@ const GLOBAL_QUEUE_INTERVAL: u32 = 8;
 /// How often the store forgets sessions that have expired.
 const PRUNE_INTERVAL: Duration = Duration::from_secs(60 * 60);
 /// How often at least a node looks at what happened on others.
-const RENEW_INTERVAL_MAX: Duration = Duration::from_millis(500);
+const LOOK_INTERVAL: Duration = Duration::from_millis(500);
+/// So long it does not look again: many notices are one.
+const NOTICE_PAUSE: Duration = Duration::from_millis(10);
 /// How long clients have to let go once they are told; then they are cut off.
 const DRAIN_CLIENTS_MAX: Duration = Duration::from_secs(5);
 /// How long the store has to take what is acknowledged.
@@ -354,11 +358,10 @@ impl Server {
                 }
             }
         });
-        self.renewing = Some(tokio::spawn(renew(
-            Arc::clone(&self.cluster),
-            Arc::clone(&self.registry),
-            Arc::clone(&self.users),
-        )));
+        let (cluster, registry) = (Arc::clone(&self.cluster), Arc::clone(&self.registry));
+        self.renewing = Some(tokio::spawn(renew(cluster, registry)));
+        let (cluster, registry) = (Arc::clone(&self.cluster), Arc::clone(&self.registry));
+        tokio::spawn(follow_sessions(cluster, registry, Arc::clone(&self.users)));
         while signals.next().await == Signal::Reload {
             self.reload();
         }
@@ -420,14 +423,12 @@ async fn forget_expired(users: Arc<Users>) {
     }
 }
 
-/// Renews this node's lease for as long as it lives, and does what has become known by that.
-async fn renew(cluster: Arc<Cluster>, registry: Arc<Registry>, users: Arc<Users>) {
+/// Renews this node's lease for as long as it lives, and sooner when nodes come and go.
+async fn renew(cluster: Arc<Cluster>, registry: Arc<Registry>) {
     let Some(interval) = cluster.renew_interval() else { return };
     let _vital = Vital("the renewal of the lease");
-    let mut tick = tokio::time::interval(interval.min(RENEW_INTERVAL_MAX));
-    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut nodes = cluster.subscribe(Notice::Nodes);
     loop {
-        tick.tick().await;
         let lose = || {
             tracing::warn!("the lease has run out: all matches are given up");
             registry.lose_all();
@@ -435,11 +436,49 @@ async fn renew(cluster: Arc<Cluster>, registry: Arc<Registry>, users: Arc<Users>
         if let Err(error) = cluster.renew(lose).await {
             tracing::warn!(%error, "the lease could not be renewed");
         }
-        match cluster.revocations().await {
-            Ok(revoked) => registry.close_sessions(&users.refuse_revoked(revoked)),
+        told(&mut nodes, interval.min(LOOK_INTERVAL)).await;
+    }
+}
+
+/// Does what follows from sessions that end on other nodes.
+async fn follow_sessions(cluster: Arc<Cluster>, registry: Arc<Registry>, users: Arc<Users>) {
+    if cluster.node().is_none() {
+        return;
+    }
+    let _vital = Vital("the look at sessions that ended");
+    let mut revoked = cluster.subscribe(Notice::Revoked);
+    loop {
+        match cluster.ended_sessions().await {
+            Ok(ended) => {
+                let ended = users.refuse_ended(ended);
+                let ids: Vec<_> = ended.iter().map(|session| session.id).collect();
+                registry.close_sessions(&ids);
+                let gone: HashSet<_> = ended.iter().filter_map(|one| one.deleted_user).collect();
+                if !gone.is_empty() {
+                    tokio::spawn(forget_users(Arc::clone(&registry), gone));
+                }
+            }
             Err(error) => tracing::warn!(%error, "sessions that ended elsewhere are not known"),
         }
+        told(&mut revoked, LOOK_INTERVAL).await;
     }
+}
+
+/// Gives up the seats here of users whose accounts are gone, and forgets their names.
+async fn forget_users(registry: Arc<Registry>, users: HashSet<UserId>) {
+    for user in users {
+        if let Err(error) = registry.leave_all(user).await {
+            tracing::warn!(%error, "a deleted user's seats are given up by the grace period");
+        }
+        registry.forget_user(user);
+    }
+}
+
+/// Waits for a notice, `at_most` so long: it may be lost.
+async fn told(subscription: &mut Subscription, at_most: Duration) {
+    tokio::time::sleep(NOTICE_PAUSE).await;
+    // Late: it is time to look anyway.
+    let _ = timeout(at_most, subscription.changed()).await;
 }
 
 /// Several machines that say "here" are taken for one.

@@ -19,19 +19,23 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
 use crate::auth::secrets::digest;
-use crate::ids::{MatchId, NodeId, SessionId, Timestamp};
-use crate::store::postgres::Postgres;
-use crate::store::{Claim, NodeRecord, Store, StoreError};
+use crate::ids::{MatchId, NodeId};
+use crate::store::postgres::{Notice, Notices, Postgres, Subscription};
+use crate::store::{Claim, EndedSession, NodeRecord, Store, StoreError};
 
 /// A lease is renewed so many times before it would expire.
 const RENEWALS: u32 = 4;
 /// So much earlier than the store a node takes its lease for expired.
 const MARGIN: Duration = Duration::from_millis(250);
 /// After so long without a look at what ended on other nodes, everything is looked at.
-const REVOCATIONS_GAP: Duration = Duration::from_secs(5);
+const ENDED_GAP: Duration = Duration::from_secs(5);
 
 /// This node among the others.
-pub struct Cluster(Option<Member>);
+pub struct Cluster {
+    /// Those of this node who wait for what is told.
+    notices: Arc<Notices>,
+    member: Option<Member>,
+}
 
 struct Member {
     store: Arc<Store>,
@@ -42,8 +46,8 @@ struct Member {
     start: Instant,
     /// Until when the lease holds, in milliseconds.
     valid_until: AtomicU64,
-    /// When revocations were last looked at, in milliseconds.
-    revocations_at: AtomicU64,
+    /// When sessions that ended were last looked at, in milliseconds.
+    looked_at: AtomicU64,
     /// All nodes that hold a lease, as of the last renewal.
     alive: watch::Sender<HashSet<NodeId>>,
 }
@@ -51,7 +55,7 @@ struct Member {
 impl Cluster {
     /// The only node there is.
     pub fn alone() -> Arc<Self> {
-        Arc::new(Self(None))
+        Arc::new(Self { notices: Arc::default(), member: None })
     }
 
     /// A node that others reach at `address`; alone if the store is not one that nodes share.
@@ -60,18 +64,18 @@ impl Cluster {
         address: String,
         lease: Duration,
     ) -> Result<Arc<Self>, StoreError> {
-        if let Store::Sqlite(_) = *store {
-            return Ok(Self::alone());
-        }
-        let cluster = Self(Some(Member {
+        let Store::Postgres(postgres) = &*store else { return Ok(Self::alone()) };
+        let notices = Arc::clone(postgres.notices());
+        let member = Some(Member {
             store,
             node: RwLock::new(NodeRecord { id: NodeId::new(), address }),
             lease,
             start: Instant::now(),
             valid_until: AtomicU64::new(0),
-            revocations_at: AtomicU64::new(0),
+            looked_at: AtomicU64::new(0),
             alive: watch::Sender::default(),
-        }));
+        });
+        let cluster = Self { notices, member };
         if let Some((member, store)) = cluster.parts() {
             // After a crash it need not wait for its own old lease.
             store.remove_predecessors(&member.node()).await?;
@@ -82,17 +86,17 @@ impl Cluster {
 
     /// This node; `None` if it is alone.
     pub fn node(&self) -> Option<NodeId> {
-        self.0.as_ref().map(|member| member.node().id)
+        self.member.as_ref().map(|member| member.node().id)
     }
 
     /// How often [`Self::renew`] is to be called; `None` if there is nothing to renew.
     pub fn renew_interval(&self) -> Option<Duration> {
-        self.0.as_ref().map(|member| member.lease / RENEWALS)
+        self.member.as_ref().map(|member| member.lease / RENEWALS)
     }
 
     /// Whether this node may tell anybody anything that is not in the store.
     pub fn holds_lease(&self) -> bool {
-        self.0.as_ref().is_none_or(|member| member.now() < member.valid_until())
+        self.member.as_ref().is_none_or(|member| member.now() < member.valid_until())
     }
 
     /// Renews the lease. If it had run out, `give_up` is called to give up all matches, and the node
@@ -100,36 +104,41 @@ impl Cluster {
     pub async fn renew(&self, give_up: impl FnOnce()) -> Result<(), StoreError> {
         let Some((member, store)) = self.parts() else { return Ok(()) };
         let began = member.now();
-        if store.renew_node(member.node().id, member.lease).await? {
+        if let Some(alive) = store.renew_node(member.node().id, member.lease).await? {
             member.hold_from(began);
-        } else {
-            member.valid_until.store(0, Ordering::Release);
-            give_up();
-            member.node.write().unwrap_or_else(PoisonError::into_inner).id = NodeId::new();
-            member.begin(store).await?;
+            member.alive.send_replace(alive);
+            return Ok(());
         }
-        let alive = store.nodes().await?.into_iter().map(|node| node.id).collect();
-        member.alive.send_replace(alive);
-        Ok(())
+        member.valid_until.store(0, Ordering::Release);
+        give_up();
+        member.node.write().unwrap_or_else(PoisonError::into_inner).id = NodeId::new();
+        member.begin(store).await
+    }
+
+    /// Waits for what any node tells, from now on. Notices can be lost: whoever waits also looks by
+    /// itself every now and then. They come too when some may have been lost.
+    pub fn subscribe(&self, notice: Notice) -> Subscription {
+        self.notices.subscribe(notice)
+    }
+
+    /// Tells this node alone. Others are told by the statement that changes the store.
+    pub fn tell(&self, notice: &Notice) {
+        self.notices.tell(notice);
     }
 
     /// The sessions that ended on any node since this was last asked, and more.
-    pub async fn revocations(&self) -> Result<Vec<(SessionId, Timestamp)>, StoreError> {
+    pub async fn ended_sessions(&self) -> Result<Vec<EndedSession>, StoreError> {
         let Some((member, store)) = self.parts() else { return Ok(Vec::new()) };
         let now = member.now();
-        let gap = Duration::from_millis(now - member.revocations_at.load(Ordering::Acquire));
-        let revoked = if gap > REVOCATIONS_GAP {
-            member.store.revocations(Timestamp::now()).await?
-        } else {
-            store.recent_revocations().await?
-        };
-        member.revocations_at.store(now, Ordering::Release);
-        Ok(revoked)
+        let gap = Duration::from_millis(now - member.looked_at.load(Ordering::Acquire));
+        let ended = store.ended_sessions(gap > ENDED_GAP).await?;
+        member.looked_at.store(now, Ordering::Release);
+        Ok(ended)
     }
 
     /// Comes when a node is seen to be gone.
     pub async fn gone(&self, node: NodeId) {
-        let Some(member) = &self.0 else { return };
+        let Some(member) = &self.member else { return };
         // It may have come after the last look: first it has to be seen.
         let mut alive = member.alive.subscribe();
         let seen = alive.wait_for(|alive| alive.contains(&node)).await.is_ok();
@@ -172,7 +181,7 @@ impl Cluster {
     }
 
     fn parts(&self) -> Option<(&Member, &Postgres)> {
-        let member = self.0.as_ref()?;
+        let member = self.member.as_ref()?;
         match &*member.store {
             Store::Postgres(store) => Some((member, store)),
             Store::Sqlite(_) => None,

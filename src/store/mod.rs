@@ -282,6 +282,17 @@ pub enum Claim {
     Unknown,
 }
 
+/// A session that ended before its last access token expired.
+#[derive(Clone, Copy, Debug)]
+pub struct EndedSession {
+    /// Its id.
+    pub id: SessionId,
+    /// Until when its access tokens are refused.
+    pub until: Timestamp,
+    /// Whose it was, if the account went with it.
+    pub deleted_user: Option<UserId>,
+}
+
 /// What a socket ticket stands for.
 #[derive(Clone, Copy, Debug)]
 pub struct Ticket {

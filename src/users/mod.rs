@@ -24,7 +24,8 @@ use crate::auth::secrets::{digest, random_bytes};
 use crate::auth::{Claims, Secret, TokenError, Tokens};
 use crate::ids::{SessionId, Timestamp, UserId};
 use crate::store::{
-    NewSession, RefreshRotation, Rotation, Store, StoreError, UserChange, UserRecord, UserUpdate,
+    EndedSession, NewSession, RefreshRotation, Rotation, Store, StoreError, UserChange, UserRecord,
+    UserUpdate,
 };
 
 /// Letters of a user name.
@@ -142,11 +143,9 @@ impl Users {
     }
 
     /// Refuses the access tokens of sessions that ended on any node, and gives those that are news.
-    pub fn refuse_revoked(&self, revoked: Vec<(SessionId, Timestamp)>) -> Vec<SessionId> {
-        let news = revoked
-            .into_iter()
-            .filter(|(session, until)| self.tokens.revoke(*session, (*until).into()));
-        news.map(|(session, _)| session).collect()
+    pub fn refuse_ended(&self, mut ended: Vec<EndedSession>) -> Vec<EndedSession> {
+        ended.retain(|session| self.tokens.revoke(session.id, session.until.into()));
+        ended
     }
 
     /// The keys and what was verified with them.

@@ -2,29 +2,35 @@
 //!
 //! Each call is one statement where that can be, so that it is whole without a transaction's round
 //! trips. Statements are prepared once for each connection; through a pooler that hands connections
-//! out by transaction and can't keep statements (PgBouncer before 1.21) nothing is prepared, and
-//! nothing is ever kept in a session.
+//! out by transaction and can't keep statements (PgBouncer before 1.21) nothing is prepared. Nothing
+//! is kept in a session but what [`dedicated`] listens to, and that is not done through a pooler.
 
+mod dedicated;
 mod matches;
 mod migrate;
 mod nodes;
+mod notices;
 mod tls;
 mod url;
 mod users;
 
 pub(super) use migrate::connect;
 pub use migrate::{Migrate, migrate};
+pub use notices::{CHANNEL, Notice, Notices, Subscription, UnknownNotice};
 pub use url::{PostgresUrl, Trust, UrlError};
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use deadpool_postgres::{
     Manager, ManagerConfig, Object, Pool, PoolError, RecyclingMethod, Runtime,
 };
+use tokio::time::error::Elapsed;
 use tokio::time::timeout;
 use tokio_postgres::Row;
 use tokio_postgres::types::{ToSql, Type};
 
+use self::dedicated::Dedicated;
 use super::StoreError;
 
 /// How long a connection may take to be made.
@@ -37,7 +43,7 @@ const ANSWER_MARGIN: Duration = Duration::from_secs(2);
 pub struct PostgresSettings {
     /// Where it is, and how it is trusted.
     pub url: PostgresUrl,
-    /// Connections at most.
+    /// Connections at most, beside the one of the lease.
     pub connections_max: usize,
     /// How long a call waits for a connection before it is refused as [`StoreError::Busy`].
     pub connection_wait: Duration,
@@ -52,6 +58,7 @@ pub struct PostgresSettings {
 /// A handle to the store; see [`super`].
 pub struct Postgres {
     pool: Pool,
+    dedicated: Dedicated,
     answer_timeout: Duration,
     prepare: bool,
 }
@@ -76,6 +83,7 @@ impl Postgres {
         }
         let unusable = |error: String| StoreError::Unavailable(error);
         let tls = tls::connector(&settings.url).map_err(|error| unusable(error.to_string()))?;
+        let dedicated = Dedicated::new(config.clone(), tls.clone(), settings.prepare);
         let recycling_method = RecyclingMethod::Fast;
         let manager = Manager::from_config(config, tls, ManagerConfig { recycling_method });
         let pool = Pool::builder(manager)
@@ -87,7 +95,12 @@ impl Postgres {
             .build()
             .map_err(|error| unusable(error.to_string()))?;
         let answer_timeout = settings.statement_timeout + ANSWER_MARGIN;
-        Ok(Self { pool, answer_timeout, prepare: settings.prepare })
+        Ok(Self { pool, dedicated, answer_timeout, prepare: settings.prepare })
+    }
+
+    /// Those who wait for what nodes tell each other.
+    pub fn notices(&self) -> &Arc<Notices> {
+        &self.dedicated.notices
     }
 
     /// Whether it takes changes, for readiness.
@@ -126,11 +139,14 @@ impl Postgres {
             let values: Vec<&(dyn ToSql + Sync)> = params.iter().map(|(value, _)| *value).collect();
             client.query(&statement, &values).await
         };
-        let late = |_| StoreError::Unavailable("it does not answer".into());
         let answer = timeout(self.answer_timeout, answer).await.map_err(late)?;
         drop(busy.0.take());
         Ok(answer?)
     }
+}
+
+fn late(_: Elapsed) -> StoreError {
+    StoreError::Unavailable("it does not answer".into())
 }
 
 /// A connection with a statement under way. If nobody waits for the answer any more it is closed:

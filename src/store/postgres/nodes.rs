@@ -1,17 +1,20 @@
 //! Nodes, and which of them plays which match, in SQL. All times are the database's own.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use tokio_postgres::Row;
 use tokio_postgres::types::Type;
 use uuid::Uuid;
 
-use super::{Param, Postgres};
+use super::{CHANNEL, Notice, Param, Postgres};
 use crate::ids::{MatchId, NodeId, SessionId, Timestamp, UserId};
-use crate::store::{Claim, NodeRecord, StoreError, Ticket};
+use crate::store::{Claim, EndedSession, NodeRecord, StoreError, Ticket};
 
 /// How far back revocations are looked for: more than any transaction takes to commit.
-const REVOCATIONS_SECONDS: i32 = 15;
+const REVOCATIONS_SECONDS: f64 = 15.0;
+/// A renewal that is not answered is given up so early that another can be tried in time.
+const TRIES_IN_LEASE: u32 = 2;
 
 impl Postgres {
     /// Ends the leases of a node's predecessors: whoever was at its address is there no more.
@@ -28,32 +31,51 @@ impl Postgres {
             (&node.address, Type::TEXT),
             (&lease.as_secs_f64(), Type::FLOAT8),
         ];
-        let sql = "INSERT INTO nodes VALUES ($1, $2, now() + make_interval(secs => $3))";
-        self.query(sql, &params).await.map(drop)
+        let sql = format!(
+            "WITH added AS (
+                INSERT INTO nodes VALUES ($1, $2, now() + make_interval(secs => $3)) RETURNING id
+            )
+            SELECT pg_notify('{CHANNEL}', '{}') FROM added",
+            Notice::Nodes
+        );
+        self.dedicated.query(&sql, &params, lease / TRIES_IN_LEASE).await.map(drop)
     }
 
-    /// Renews a lease that holds; false if it does not: the node is none any more, and its id is
-    /// never used again.
-    pub async fn renew_node(&self, id: NodeId, lease: Duration) -> Result<bool, StoreError> {
+    /// Renews a lease that holds, and gives the ids of all nodes that hold one. `None` if it does not:
+    /// the node is none any more, and its id is never used again. Forgets nodes that have been gone
+    /// for long.
+    pub async fn renew_node(
+        &self,
+        id: NodeId,
+        lease: Duration,
+    ) -> Result<Option<HashSet<NodeId>>, StoreError> {
         let params: [Param; 2] = [(&id.0, Type::UUID), (&lease.as_secs_f64(), Type::FLOAT8)];
-        let sql = "UPDATE nodes SET expires_at = now() + make_interval(secs => $2)
-            WHERE id = $1 AND expires_at > now() RETURNING true";
-        Ok(!self.query(sql, &params).await?.is_empty())
-    }
-
-    /// The nodes that hold a lease. Forgets those that have been gone for long.
-    pub async fn nodes(&self) -> Result<Vec<NodeRecord>, StoreError> {
-        let sql = "WITH gone AS (
+        let sql = "WITH renewed AS (
+                UPDATE nodes SET expires_at = now() + make_interval(secs => $2)
+                WHERE id = $1 AND expires_at > now() RETURNING id
+            ), forgotten AS (
                 DELETE FROM nodes WHERE expires_at < now() - interval '1 hour'
             )
-            SELECT id, address FROM nodes WHERE expires_at > now() ORDER BY id";
+            SELECT id FROM nodes WHERE expires_at > now() AND EXISTS (SELECT FROM renewed)";
+        let rows = self.dedicated.query(sql, &params, lease / TRIES_IN_LEASE).await?;
+        Ok((!rows.is_empty()).then(|| rows.iter().map(|row| NodeId(row.get(0))).collect()))
+    }
+
+    /// The nodes that hold a lease.
+    pub async fn nodes(&self) -> Result<Vec<NodeRecord>, StoreError> {
+        let sql = "SELECT id, address FROM nodes WHERE expires_at > now() ORDER BY id";
         let rows = self.query(sql, &[]).await?;
         Ok(rows.iter().map(read_node).collect())
     }
 
     /// Ends a node: others may take its matches at once.
     pub async fn remove_node(&self, id: NodeId) -> Result<(), StoreError> {
-        self.query("DELETE FROM nodes WHERE id = $1", &[(&id.0, Type::UUID)]).await.map(drop)
+        let sql = format!(
+            "WITH ended AS (DELETE FROM nodes WHERE id = $1 RETURNING id)
+            SELECT pg_notify('{CHANNEL}', '{}') FROM ended",
+            Notice::Nodes
+        );
+        self.query(&sql, &[(&id.0, Type::UUID)]).await.map(drop)
     }
 
     /// Takes a match for a node, unless another that holds a lease has it.
@@ -62,7 +84,8 @@ impl Postgres {
     /// under way and looks again after it, so of the two only one happens.
     pub async fn claim(&self, id: MatchId, node: NodeId) -> Result<Claim, StoreError> {
         let params: [Param; 2] = [(&id.0, Type::UUID), (&node.0, Type::UUID)];
-        let sql = "WITH ended AS (
+        let sql = format!(
+            "WITH ended AS (
                 DELETE FROM nodes WHERE id = (SELECT node_id FROM matches WHERE id = $1)
                     AND id <> $2 AND expires_at <= now() RETURNING id
             ), taken AS (
@@ -76,8 +99,11 @@ impl Postgres {
                 WHERE matches.id = $1 AND node_id <> $2 AND expires_at > now()
             )
             SELECT (SELECT epoch FROM taken), (SELECT id FROM owner), (SELECT address FROM owner),
-                EXISTS (SELECT FROM matches WHERE id = $1)";
-        let rows = self.query(sql, &params).await?;
+                EXISTS (SELECT FROM matches WHERE id = $1),
+                (SELECT count(pg_notify('{CHANNEL}', '{}')) FROM ended)",
+            Notice::Nodes
+        );
+        let rows = self.query(&sql, &params).await?;
         let Some(row) = rows.first() else { return Ok(Claim::Unknown) };
         if let Some(epoch) = row.get::<_, Option<i64>>(0) {
             return Ok(Claim::Mine(epoch.cast_unsigned()));
@@ -98,14 +124,19 @@ impl Postgres {
         Ok(self.query(sql, &params).await?.first().map(read_node))
     }
 
-    /// The sessions that ended a short while ago, on whatever node, and until when their access
-    /// tokens are to be refused.
-    pub async fn recent_revocations(&self) -> Result<Vec<(SessionId, Timestamp)>, StoreError> {
-        let sql = "SELECT session_id, until FROM revocations
-            WHERE revoked_at > now() - make_interval(secs => $1)";
-        let params: [Param; 1] = [(&f64::from(REVOCATIONS_SECONDS), Type::FLOAT8)];
+    /// The sessions that ended on whatever node: a short while ago, or `all` whose access tokens are
+    /// still to be refused.
+    pub async fn ended_sessions(&self, all: bool) -> Result<Vec<EndedSession>, StoreError> {
+        let sql = "SELECT session_id, until, deleted_user FROM revocations
+            WHERE revoked_at > CASE WHEN $1 THEN '-infinity' ELSE now() - make_interval(secs => $2) END";
+        let params: [Param; 2] = [(&all, Type::BOOL), (&REVOCATIONS_SECONDS, Type::FLOAT8)];
         let rows = self.query(sql, &params).await?;
-        Ok(rows.iter().map(|row| (SessionId(row.get(0)), Timestamp(row.get(1)))).collect())
+        let read = |row: &Row| EndedSession {
+            id: SessionId(row.get(0)),
+            until: Timestamp(row.get(1)),
+            deleted_user: row.get::<_, Option<Uuid>>(2).map(UserId),
+        };
+        Ok(rows.iter().map(read).collect())
     }
 
     /// Keeps a socket ticket for `seconds`; false if its session has `session_max` already.

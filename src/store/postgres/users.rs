@@ -4,7 +4,7 @@ use tokio_postgres::Row;
 use tokio_postgres::types::Type;
 use uuid::Uuid;
 
-use super::{Param, Postgres};
+use super::{CHANNEL, Notice, Param, Postgres};
 use crate::ids::{SessionId, Timestamp, UserId};
 use crate::store::{
     NewSession, RefreshRotation, Rotation, StoreError, UserChange, UserRecord, UserUpdate, folded,
@@ -93,17 +93,20 @@ impl Postgres {
         id: UserId,
         revoked_until: Timestamp,
     ) -> Result<Vec<SessionId>, StoreError> {
-        let sql = "WITH ended AS (
+        let sql = format!(
+            "WITH ended AS (
                 DELETE FROM sessions WHERE user_id = $1 RETURNING id
             ), revoked AS (
-                INSERT INTO revocations (session_id, until) SELECT id, $2 FROM ended
+                INSERT INTO revocations (session_id, until, deleted_user) SELECT id, $2, $1 FROM ended
                 ON CONFLICT DO NOTHING
             ), gone AS (
                 DELETE FROM users WHERE id = $1
             )
-            SELECT id FROM ended";
+            SELECT id, pg_notify('{CHANNEL}', '{}') FROM ended",
+            Notice::Revoked
+        );
         let params: [Param; 2] = [(&id.0, Type::UUID), (&revoked_until.0, Type::INT8)];
-        let rows = self.query(sql, &params).await?;
+        let rows = self.query(&sql, &params).await?;
         Ok(rows.iter().map(|row| SessionId(row.get(0))).collect())
     }
 
@@ -138,7 +141,8 @@ impl Postgres {
             (&rotation.next_expires_at.0, Type::INT8),
             (&rotation.revoked_until.0, Type::INT8),
         ];
-        let sql = "WITH found AS (
+        let sql = format!(
+            "WITH found AS (
                 SELECT session_id, spent, user_id, expires_at FROM refresh_tokens
                 JOIN sessions ON sessions.id = session_id WHERE digest = $1
                 FOR UPDATE OF refresh_tokens, sessions
@@ -158,8 +162,11 @@ impl Postgres {
             ), finish AS (
                 DELETE FROM sessions USING found WHERE id = session_id AND spent
             )
-            SELECT session_id, user_id, spent, expires_at FROM found";
-        let rows = self.query(sql, &params).await?;
+            SELECT session_id, user_id, spent, expires_at,
+                CASE WHEN spent THEN pg_notify('{CHANNEL}', '{}') END FROM found",
+            Notice::Revoked
+        );
+        let rows = self.query(&sql, &params).await?;
         let Some(row) = rows.first() else { return Ok(Rotation::Unknown) };
         let session = SessionId(row.get(0));
         Ok(match (row.get::<_, bool>(2), row.get::<_, i64>(3) > rotation.now.0) {
@@ -174,11 +181,18 @@ impl Postgres {
         session: SessionId,
         until: Timestamp,
     ) -> Result<(), StoreError> {
-        let sql = "WITH ended AS (DELETE FROM sessions WHERE id = $1)
-            INSERT INTO revocations (session_id, until) VALUES ($1, $2)
-            ON CONFLICT (session_id) DO UPDATE SET until = excluded.until";
+        let sql = format!(
+            "WITH ended AS (
+                DELETE FROM sessions WHERE id = $1
+            ), revoked AS (
+                INSERT INTO revocations (session_id, until) VALUES ($1, $2)
+                ON CONFLICT (session_id) DO UPDATE SET until = excluded.until RETURNING session_id
+            )
+            SELECT pg_notify('{CHANNEL}', '{}') FROM revoked",
+            Notice::Revoked
+        );
         let params: [Param; 2] = [(&session.0, Type::UUID), (&until.0, Type::INT8)];
-        self.query(sql, &params).await.map(drop)
+        self.query(&sql, &params).await.map(drop)
     }
 
     pub(in crate::store) async fn revocations(
