@@ -47,6 +47,10 @@ const X_NODE: HeaderName = HeaderName::from_static("x-gameserver-node");
 /// Longest request id that is taken over from a client.
 const REQUEST_ID_BYTES_MAX: usize = 64;
 
+/// For whom another node has passed a request on.
+#[derive(Clone, Copy)]
+struct PassedOn(Claims);
+
 /// What all requests share.
 pub struct Http {
     store: Arc<Store>,
@@ -124,14 +128,12 @@ impl Http {
     }
 
     /// For whom the request is: by another node's word, or by an access token.
-    fn claims(&self, headers: &HeaderMap) -> Result<Claims, Refusal> {
-        if let Some(token) = headers.get(X_NODE).and_then(|value| value.to_str().ok()) {
-            let now = SystemTime::now();
-            let claims = self.nodes.verify(token, now)?;
-            self.users.tokens().recheck(&claims, now)?;
-            return Ok(claims);
+    fn claims(&self, request: &Request) -> Result<Claims, Refusal> {
+        if let Some(PassedOn(claims)) = request.extensions().get() {
+            self.users.tokens().recheck(claims, SystemTime::now())?;
+            return Ok(*claims);
         }
-        let header = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok());
+        let header = request.headers().get(AUTHORIZATION).and_then(|value| value.to_str().ok());
         let token = header.and_then(|value| {
             let (scheme, token) = value.split_once(' ')?;
             scheme.eq_ignore_ascii_case("bearer").then_some(token.trim())
@@ -154,13 +156,11 @@ impl Http {
         mut request: Request,
         connection: &Arc<Connection>,
     ) -> Result<Response, Refusal> {
-        // What no node has said is nothing.
-        let by_node = |value: &HeaderValue| {
-            let token = value.to_str().ok();
-            token.is_some_and(|token| self.nodes.verify(token, SystemTime::now()).is_ok())
-        };
-        if request.headers().get(X_NODE).is_some_and(|value| !by_node(value)) {
-            request.headers_mut().remove(X_NODE);
+        if let Some(token) = request.headers_mut().remove(X_NODE)
+            // What no node has said is nothing.
+            && let Ok(claims) = self.nodes.verify(token.to_str().unwrap_or(""), SystemTime::now())
+        {
+            request.extensions_mut().insert(PassedOn(claims));
         }
         let method = match *request.method() {
             Method::HEAD => Method::GET,

@@ -6,6 +6,9 @@
 
 mod frames;
 mod rate;
+mod splice;
+
+pub use splice::splice;
 
 use std::cell::RefCell;
 use std::collections::VecDeque;

@@ -102,7 +102,7 @@ pub(super) async fn refresh(http: &Http, request: Request) -> Result<Response, R
 }
 
 pub(super) async fn sign_out(http: &Http, request: &Request) -> Result<Response, Refusal> {
-    let claims = http.claims(request.headers())?;
+    let claims = http.claims(request)?;
     let (users, registry) = (Arc::clone(&http.users), Arc::clone(&http.registry));
     to_the_end(async move {
         users.sign_out(claims.session).await?;
@@ -114,12 +114,12 @@ pub(super) async fn sign_out(http: &Http, request: &Request) -> Result<Response,
 }
 
 pub(super) async fn me(http: &Http, request: &Request) -> Result<Response, Refusal> {
-    let claims = http.claims(request.headers())?;
+    let claims = http.claims(request)?;
     Ok(json(StatusCode::OK, &User::from(&http.account(claims.user).await?)))
 }
 
 pub(super) async fn update_me(http: &Http, request: Request) -> Result<Response, Refusal> {
-    let claims = http.claims(request.headers())?;
+    let claims = http.claims(&request)?;
     let mut fields = Fields::read(request).await?;
     let profile = Profile {
         username: fields.text("username"),
@@ -140,7 +140,7 @@ async fn to_the_end<T: Send + 'static>(
 
 /// The user leaves the matches that are played here before the account goes, so that nobody waits.
 pub(super) async fn delete_me(http: &Http, request: &Request) -> Result<Response, Refusal> {
-    let claims = http.claims(request.headers())?;
+    let claims = http.claims(request)?;
     let (users, registry) = (Arc::clone(&http.users), Arc::clone(&http.registry));
     to_the_end(async move {
         registry.leave_all(claims.user).await?;
@@ -158,7 +158,7 @@ pub(super) async fn user(
     request: &Request,
     parameter: &str,
 ) -> Result<Response, Refusal> {
-    http.claims(request.headers())?;
+    http.claims(request)?;
     let user = http.users.find(id(parameter, "user")?).await.map_err(|error| match error {
         UserError::Gone => Refusal::not_found("user"),
         other => other.into(),

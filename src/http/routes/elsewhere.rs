@@ -14,9 +14,8 @@ use crate::auth::Claims;
 use crate::cluster::forward;
 use crate::http::problem::Refusal;
 use crate::http::server::{Connection, Request, Response, begun};
-use crate::http::{Http, X_NODE, X_REQUEST_ID};
-use crate::matches::Close;
-use crate::protocol::{Codec, Frame};
+use crate::http::{Http, PassedOn, X_NODE, X_REQUEST_ID};
+use crate::session::splice;
 use crate::store::NodeRecord;
 
 /// Longest answer that is passed on: a page of the largest events.
@@ -24,7 +23,7 @@ const ANSWER_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// Whether another node has passed this request on: it is not passed on again.
 pub(super) fn is_passed_on(request: &Request) -> bool {
-    request.headers().contains_key(X_NODE)
+    request.extensions().get::<PassedOn>().is_some()
 }
 
 /// Lets `node` answer, for whom `claims` speak.
@@ -89,10 +88,7 @@ async fn pass_on_socket(
                     () = cluster.gone(owner_id) => {}
                 }
             };
-            let Close { code, reason } = Close::COME_BACK;
-            let farewell = Frame::close(code, reason);
-            // An error: one side broke off, and the other learns it as its connection ends.
-            let _ = forward::splice(client, owner, stop, farewell.bytes(Codec::Json)).await;
+            splice(client, owner, stop).await;
         }
         drop(connection);
     });

@@ -86,7 +86,7 @@ pub(super) fn game(http: &Http, name: &str) -> Result<Response, Refusal> {
 }
 
 pub(super) async fn create(http: &Http, request: Request) -> Result<Response, Refusal> {
-    let claims = http.claims(request.headers())?;
+    let claims = http.claims(&request)?;
     let mut fields = Fields::read(request).await?;
     let new = NewMatch {
         game: fields.required_text("game"),
@@ -107,7 +107,7 @@ pub(super) async fn create(http: &Http, request: Request) -> Result<Response, Re
 }
 
 pub(super) async fn list(http: &Http, request: &Request) -> Result<Response, Refusal> {
-    let claims = http.claims(request.headers())?;
+    let claims = http.claims(request)?;
     let query = Query::of(request);
     let limit = limit(&query)?;
     let filter = MatchFilter {
@@ -144,7 +144,7 @@ pub(super) async fn one(
     parameter: &str,
     connection: &Arc<Connection>,
 ) -> Result<Response, Refusal> {
-    let claims = http.claims(request.headers())?;
+    let claims = http.claims(&request)?;
     let id = id(parameter, "match")?;
     let record = known(http, id, claims.user).await?;
     // Who is connected, its owner knows.
@@ -163,7 +163,7 @@ pub(super) async fn join(
     parameter: &str,
     connection: &Arc<Connection>,
 ) -> Result<Response, Refusal> {
-    let claims = http.claims(request.headers())?;
+    let claims = http.claims(&request)?;
     let id = id(parameter, "match")?;
     if let Some(owner) = http.registry.elsewhere(id).await? {
         return pass_on(http, request, &claims, &owner, connection).await;
@@ -183,7 +183,7 @@ pub(super) async fn leave(
     parameter: &str,
     connection: &Arc<Connection>,
 ) -> Result<Response, Refusal> {
-    let claims = http.claims(request.headers())?;
+    let claims = http.claims(&request)?;
     let id = id(parameter, "match")?;
     if let Some(owner) = http.registry.elsewhere(id).await? {
         return pass_on(http, request, &claims, &owner, connection).await;
@@ -198,7 +198,7 @@ pub(super) async fn events(
     parameter: &str,
     connection: &Arc<Connection>,
 ) -> Result<Response, Refusal> {
-    let claims = http.claims(request.headers())?;
+    let claims = http.claims(&request)?;
     let query = Query::of(&request);
     let limit = limit(&query)?;
     let cursor = query.number("cursor", 0..=u64::MAX)?;
@@ -207,6 +207,7 @@ pub(super) async fn events(
         None => query.number("after", 0..=u64::MAX)?.unwrap_or(0),
     };
     let record = known(http, id(parameter, "match")?, claims.user).await?;
+    // Who may see an event is for the rules to say, so a match that goes on is played by who answers.
     if let Some(owner) = http.registry.elsewhere(record.id).await? {
         return pass_on(http, request, &claims, &owner, connection).await;
     }

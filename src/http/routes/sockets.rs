@@ -37,7 +37,7 @@ struct Ticket<'a> {
 }
 
 pub(super) async fn ticket(http: &Http, request: &Request) -> Result<Response, Refusal> {
-    let claims = http.claims(request.headers())?;
+    let claims = http.claims(request)?;
     let full = || Refusal::unavailable("too many socket tickets wait to be used");
     let ticket = http.tickets.issue(claims).await?.ok_or_else(full)?;
     let body = Ticket { ticket: ticket.as_str(), expires_in: TICKET_SECONDS.into() };
@@ -134,7 +134,7 @@ pub(super) fn is_websocket(request: &Request) -> bool {
 async fn claims(http: &Http, request: &Request) -> Result<Claims, Refusal> {
     match Query::of(request).text("ticket") {
         Some(ticket) => redeem(http, &ticket).await,
-        None => http.claims(request.headers()),
+        None => http.claims(request),
     }
 }
 
