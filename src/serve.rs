@@ -20,7 +20,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use crate::auth::{KeyError, Secret, SigningKeys, Tokens};
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, JoinError};
 use crate::config::{Config, Database, reachable};
 use crate::games::Catalog;
 use crate::http::server::{Limits, Listening};
@@ -76,6 +76,8 @@ enum StartError {
     Open { place: String, error: StoreError },
     #[error("the store: {0}")]
     Store(#[from] StoreError),
+    #[error("GAMESERVER_ADVERTISE: {0}")]
+    Advertise(JoinError),
     #[error("{name}: can't listen on {address}: {error}; set another address")]
     Listen { name: &'static str, address: SocketAddr, error: io::Error },
     #[error("{0}")]
@@ -276,10 +278,13 @@ impl Server {
     ) -> Result<Self, StartError> {
         let Kept { store, keys, node_secret } = kept;
         let (public_at, admin_at) = (public.local_addr()?, admin.local_addr()?);
-        let address = advertised(&config, public_at);
-        warn_of_loopback(&config, &address);
-        let cluster = Cluster::join(Arc::clone(&store), address, config.lease).await?;
         let log_level = start_logs(config.log, config.log_format);
+        let address = advertised(&config, public_at);
+        let joined = Cluster::join(Arc::clone(&store), address, config.lease).await;
+        let cluster = joined.map_err(|error| match error {
+            JoinError::Store(error) => error.into(),
+            taken @ JoinError::AddressTaken(_) => StartError::Advertise(taken),
+        })?;
         let catalog = Arc::new(Catalog::new(config.relay_games));
         let grace = config.grace.map(|grace| u32::try_from(grace.as_secs()).unwrap_or(u32::MAX));
         let registry = Registry::start(Arc::clone(&store), catalog, Arc::clone(&cluster), grace);
@@ -481,24 +486,21 @@ async fn told(subscription: &mut Subscription, at_most: Duration) {
     let _ = timeout(at_most, subscription.changed()).await;
 }
 
-/// Several machines that say "here" are taken for one.
-fn warn_of_loopback(config: &Config, address: &str) {
-    let Database::Postgres(settings, _) = &config.database else { return };
+/// Where other nodes reach this one. Warns where that is a place that they can't.
+fn advertised(config: &Config, public_at: SocketAddr) -> String {
+    let Database::Postgres(settings, _) = &config.database else { return public_at.to_string() };
+    let seen = settings.url.seen_from();
+    let address = config.advertise.clone().unwrap_or_else(|| {
+        let everywhere = public_at.ip().is_unspecified();
+        let ip = seen.filter(|_| everywhere).unwrap_or(public_at.ip());
+        SocketAddr::new(ip, public_at.port()).to_string()
+    });
     let here = address.parse::<SocketAddr>().is_ok_and(|address| address.ip().is_loopback());
-    if here && !settings.url.seen_from().is_some_and(|ip| ip.is_loopback()) {
+    if here && !seen.is_some_and(|ip| ip.is_loopback()) {
         tracing::warn!(
             address,
             "other nodes can't reach this one there: set GAMESERVER_LISTEN or GAMESERVER_ADVERTISE"
         );
     }
-}
-
-/// Where other nodes reach this one.
-fn advertised(config: &Config, public_at: SocketAddr) -> String {
-    if let Some(address) = &config.advertise {
-        return address.clone();
-    }
-    let Database::Postgres(settings, _) = &config.database else { return public_at.to_string() };
-    let seen = if public_at.ip().is_unspecified() { settings.url.seen_from() } else { None };
-    SocketAddr::new(seen.unwrap_or(public_at.ip()), public_at.port()).to_string()
+    address
 }

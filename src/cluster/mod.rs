@@ -4,8 +4,11 @@
 //! epoch; whoever takes it over raises the epoch, and each write to its log names the writer's own
 //! and fails in the same statement if it is no longer that. So a node that was frozen and comes back
 //! can write nothing. A lease that has run out is never renewed: the node gives up all its matches and
-//! begins anew under another id, so nobody can be an owner again without knowing of it. What is told without being written (`relay`, chat) is told only while the lease
-//! holds by this node's own clock, which the store's view of it outlives.
+//! begins anew under another id, so nobody can be an owner again without knowing of it. What is told
+//! without being written (`relay`, chat) is told only while the lease holds by this node's own clock,
+//! which the store's view of it outlives.
+//!
+//! What nodes tell each other ([`Notice`]) only makes them look sooner than they would by themselves.
 //!
 //! Without PostgreSQL a node is alone: all matches are its own.
 
@@ -14,12 +17,15 @@ pub mod forward;
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use thiserror::Error;
 use tokio::sync::watch;
+use tokio::time::sleep;
 
 use crate::auth::secrets::digest;
 use crate::ids::{MatchId, NodeId};
+use crate::platform;
 use crate::store::postgres::{Notice, Notices, Postgres, Subscription};
 use crate::store::{Claim, EndedSession, NodeRecord, Store, StoreError};
 
@@ -27,8 +33,25 @@ use crate::store::{Claim, EndedSession, NodeRecord, Store, StoreError};
 const RENEWALS: u32 = 4;
 /// So much earlier than the store a node takes its lease for expired.
 const MARGIN: Duration = Duration::from_millis(250);
+/// A node that lives is seen to renew its lease within this time: once and a half as long as any takes
+/// to look after it.
+const OBSERVED: Duration = Duration::from_millis(750);
 /// After so long without a look at what ended on other nodes, everything is looked at.
 const ENDED_GAP: Duration = Duration::from_secs(5);
+
+/// Why a node can't be one of the others.
+#[derive(Debug, Error)]
+pub enum JoinError {
+    /// Whoever is passed on there could reach either.
+    #[error(
+        "another node that lives is at {0}, too; each needs an address of its own, where the \
+             others reach it"
+    )]
+    AddressTaken(String),
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
 
 /// This node among the others.
 pub struct Cluster {
@@ -42,9 +65,7 @@ struct Member {
     /// This node under its present id.
     node: RwLock<NodeRecord>,
     lease: Duration,
-    /// Zero of the times below.
-    start: Instant,
-    /// Until when the lease holds, in milliseconds.
+    /// Until when the lease holds, in milliseconds of [`platform::wakeful_time`].
     valid_until: AtomicU64,
     /// When sessions that ended were last looked at, in milliseconds.
     looked_at: AtomicU64,
@@ -63,22 +84,20 @@ impl Cluster {
         store: Arc<Store>,
         address: String,
         lease: Duration,
-    ) -> Result<Arc<Self>, StoreError> {
+    ) -> Result<Arc<Self>, JoinError> {
         let Store::Postgres(postgres) = &*store else { return Ok(Self::alone()) };
         let notices = Arc::clone(postgres.notices());
         let member = Some(Member {
             store,
             node: RwLock::new(NodeRecord { id: NodeId::new(), address }),
             lease,
-            start: Instant::now(),
             valid_until: AtomicU64::new(0),
             looked_at: AtomicU64::new(0),
             alive: watch::Sender::default(),
         });
         let cluster = Self { notices, member };
         if let Some((member, store)) = cluster.parts() {
-            // After a crash it need not wait for its own old lease.
-            store.remove_predecessors(&member.node()).await?;
+            member.follow_predecessors(store).await?;
             member.begin(store).await?;
         }
         Ok(Arc::new(cluster))
@@ -96,17 +115,18 @@ impl Cluster {
 
     /// Whether this node may tell anybody anything that is not in the store.
     pub fn holds_lease(&self) -> bool {
-        self.member.as_ref().is_none_or(|member| member.now() < member.valid_until())
+        self.member.as_ref().is_none_or(|member| now() < member.valid_until())
     }
 
     /// Renews the lease. If it had run out, `give_up` is called to give up all matches, and the node
     /// begins anew.
     pub async fn renew(&self, give_up: impl FnOnce()) -> Result<(), StoreError> {
         let Some((member, store)) = self.parts() else { return Ok(()) };
-        let began = member.now();
-        if let Some(alive) = store.renew_node(member.node().id, member.lease).await? {
+        let (node, began) = (member.node(), now());
+        let alive = store.renew_node(node.id, member.lease).await?;
+        if !alive.is_empty() {
             member.hold_from(began);
-            member.alive.send_replace(alive);
+            member.know(&node, &alive);
             return Ok(());
         }
         member.valid_until.store(0, Ordering::Release);
@@ -129,7 +149,7 @@ impl Cluster {
     /// The sessions that ended on any node since this was last asked, and more.
     pub async fn ended_sessions(&self) -> Result<Vec<EndedSession>, StoreError> {
         let Some((member, store)) = self.parts() else { return Ok(Vec::new()) };
-        let now = member.now();
+        let now = now();
         let gap = Duration::from_millis(now - member.looked_at.load(Ordering::Acquire));
         let ended = store.ended_sessions(gap > ENDED_GAP).await?;
         member.looked_at.store(now, Ordering::Release);
@@ -194,8 +214,37 @@ impl Member {
         self.node.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// Ends the leases of those who were at this address before, so that after a crash nobody waits for
+    /// them. One that is still renewed is not theirs.
+    async fn follow_predecessors(&self, store: &Postgres) -> Result<(), JoinError> {
+        let address = self.node().address;
+        let Some(last) = store.last_lease_at(&address).await? else { return Ok(()) };
+        sleep(OBSERVED).await;
+        if store.end_leases_at(&address, &last).await? {
+            Ok(())
+        } else {
+            Err(JoinError::AddressTaken(address))
+        }
+    }
+
+    /// These hold a lease now, this `node` among them.
+    fn know(&self, node: &NodeRecord, alive: &[NodeRecord]) {
+        let ids = alive.iter().map(|node| node.id).collect();
+        let changed = self.alive.send_if_modified(|known| {
+            let changed = *known != ids;
+            *known = ids;
+            changed
+        });
+        // Such may have started at the same moment.
+        let twin = alive.iter().find(|one| one.address == node.address && one.id != node.id);
+        if let (true, Some(twin)) = (changed, twin) {
+            let error = JoinError::AddressTaken(twin.address.clone());
+            tracing::error!(%error, "set GAMESERVER_ADVERTISE");
+        }
+    }
+
     async fn begin(&self, store: &Postgres) -> Result<(), StoreError> {
-        let began = self.now();
+        let began = now();
         store.add_node(&self.node(), self.lease).await?;
         self.hold_from(began);
         Ok(())
@@ -208,11 +257,12 @@ impl Member {
         self.valid_until.store(until, Ordering::Release);
     }
 
-    fn now(&self) -> u64 {
-        u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX)
-    }
-
     fn valid_until(&self) -> u64 {
         self.valid_until.load(Ordering::Acquire)
     }
+}
+
+/// Milliseconds of the clock that leases are held by.
+fn now() -> u64 {
+    u64::try_from(platform::wakeful_time().as_millis()).unwrap_or(u64::MAX)
 }

@@ -10,6 +10,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
@@ -68,6 +69,12 @@ impl Signals {
 /// nothing.
 pub fn raise_descriptor_limit() -> u64 {
     sys::raise_descriptor_limit()
+}
+
+/// The time since some moment before the start of the process. Unlike [`std::time::Instant`] it goes
+/// on while the machine sleeps, for what others expect of it by the time.
+pub fn wakeful_time() -> Duration {
+    sys::wakeful_time()
 }
 
 /// What the process creates from now on is its owner's alone, unless it says otherwise: the store holds
@@ -191,6 +198,14 @@ mod tests {
         let first = raise_descriptor_limit();
         assert!(first > 0);
         assert!(raise_descriptor_limit() >= first);
+    }
+
+    #[test]
+    fn time_goes_on() {
+        let (began, first) = (std::time::Instant::now(), wakeful_time());
+        std::thread::sleep(Duration::from_millis(5));
+        let passed = wakeful_time().checked_sub(first).unwrap();
+        assert!(passed >= Duration::from_millis(5) && passed <= began.elapsed(), "{passed:?}");
     }
 
     #[test]

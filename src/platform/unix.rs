@@ -5,15 +5,23 @@ use std::fs::{DirBuilder, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use rustix::fs::Mode;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit, umask};
+use rustix::time::{ClockId, clock_gettime};
 use tokio::signal::unix::{Signal as Source, SignalKind, signal};
 
 use super::Signal;
 
 /// A server that comes back at once must not wait for its predecessor's connections in TIME-WAIT.
 pub(super) const REUSE_ADDRESS: bool = true;
+
+/// The clock that goes on while the machine sleeps; on macOS the usual one does.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+const WAKEFUL: ClockId = ClockId::Boottime;
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+const WAKEFUL: ClockId = ClockId::Monotonic;
 
 /// What macOS grants even where it calls the hard limit unlimited (`OPEN_MAX`).
 const DESCRIPTORS_GRANTED: u64 = 10_240;
@@ -54,6 +62,10 @@ pub(super) fn raise_descriptor_limit() -> u64 {
         }
     }
     getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
+}
+
+pub(super) fn wakeful_time() -> Duration {
+    Duration::try_from(clock_gettime(WAKEFUL)).unwrap_or_default()
 }
 
 pub(super) fn keep_new_files_private() {

@@ -5,6 +5,8 @@ use std::ffi::OsString;
 use std::fs::{DirBuilder, OpenOptions};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
+use std::time::{Duration, Instant};
 
 use tokio::signal::windows::{
     CtrlBreak, CtrlC, CtrlClose, CtrlShutdown, ctrl_break, ctrl_c, ctrl_close, ctrl_shutdown,
@@ -44,6 +46,12 @@ impl Signals {
 
 pub(super) fn raise_descriptor_limit() -> u64 {
     u64::MAX
+}
+
+/// Its performance counter goes on while the machine sleeps.
+pub(super) fn wakeful_time() -> Duration {
+    static START: LazyLock<Instant> = LazyLock::new(Instant::now);
+    START.elapsed()
 }
 
 pub(super) fn keep_new_files_private() {}

@@ -1,6 +1,5 @@
 //! Nodes, and which of them plays which match, in SQL. All times are the database's own.
 
-use std::collections::HashSet;
 use std::time::Duration;
 
 use tokio_postgres::Row;
@@ -14,14 +13,36 @@ use crate::store::{Claim, EndedSession, NodeRecord, StoreError, Ticket};
 /// How far back revocations are looked for: more than any transaction takes to commit.
 const REVOCATIONS_SECONDS: f64 = 15.0;
 /// A renewal that is not answered is given up so early that another can be tried in time.
-const TRIES_IN_LEASE: u32 = 2;
+const TRIES_IN_LEASE: u32 = 3;
 
 impl Postgres {
-    /// Ends the leases of a node's predecessors: whoever was at its address is there no more.
-    pub async fn remove_predecessors(&self, node: &NodeRecord) -> Result<(), StoreError> {
-        let params: [Param; 2] = [(&node.id.0, Type::UUID), (&node.address, Type::TEXT)];
-        let sql = "DELETE FROM nodes WHERE address = $2 AND id <> $1";
-        self.query(sql, &params).await.map(drop)
+    /// When the last lease at `address` runs out that holds, as the database writes it; the nodes there
+    /// are asked to renew theirs.
+    pub async fn last_lease_at(&self, address: &str) -> Result<Option<String>, StoreError> {
+        let sql = format!(
+            "SELECT max(expires_at)::text, pg_notify('{CHANNEL}', '{}') FROM nodes
+            WHERE address = $1 AND expires_at > now()",
+            Notice::Nodes
+        );
+        let rows = self.query(&sql, &[(&address, Type::TEXT)]).await?;
+        Ok(rows.first().and_then(|row| row.get(0)))
+    }
+
+    /// Ends the leases at `address` that run out at `last` or before; false if others hold there.
+    pub async fn end_leases_at(&self, address: &str, last: &str) -> Result<bool, StoreError> {
+        let params: [Param; 2] = [(&address, Type::TEXT), (&last, Type::TEXT)];
+        let sql = format!(
+            "WITH ended AS (
+                DELETE FROM nodes WHERE address = $1 AND expires_at <= $2::timestamptz RETURNING id
+            )
+            SELECT (SELECT count(pg_notify('{CHANNEL}', '{}')) FROM ended), NOT EXISTS (
+                SELECT FROM nodes
+                WHERE address = $1 AND expires_at > $2::timestamptz AND expires_at > now()
+            )",
+            Notice::Nodes
+        );
+        let rows = self.query(&sql, &params).await?;
+        Ok(rows.first().is_some_and(|row| row.get(1)))
     }
 
     /// Adds a node with a lease.
@@ -41,14 +62,13 @@ impl Postgres {
         self.dedicated.query(&sql, &params, lease / TRIES_IN_LEASE).await.map(drop)
     }
 
-    /// Renews a lease that holds, and gives the ids of all nodes that hold one. `None` if it does not:
-    /// the node is none any more, and its id is never used again. Forgets nodes that have been gone
-    /// for long.
+    /// Renews a lease that holds, and gives all nodes that hold one. None at all if it does not: the node
+    /// is none any more, and its id is never used again. Forgets nodes that have been gone for long.
     pub async fn renew_node(
         &self,
         id: NodeId,
         lease: Duration,
-    ) -> Result<Option<HashSet<NodeId>>, StoreError> {
+    ) -> Result<Vec<NodeRecord>, StoreError> {
         let params: [Param; 2] = [(&id.0, Type::UUID), (&lease.as_secs_f64(), Type::FLOAT8)];
         let sql = "WITH renewed AS (
                 UPDATE nodes SET expires_at = now() + make_interval(secs => $2)
@@ -56,9 +76,9 @@ impl Postgres {
             ), forgotten AS (
                 DELETE FROM nodes WHERE expires_at < now() - interval '1 hour'
             )
-            SELECT id FROM nodes WHERE expires_at > now() AND EXISTS (SELECT FROM renewed)";
+            SELECT id, address FROM nodes WHERE expires_at > now() AND EXISTS (SELECT FROM renewed)";
         let rows = self.dedicated.query(sql, &params, lease / TRIES_IN_LEASE).await?;
-        Ok((!rows.is_empty()).then(|| rows.iter().map(|row| NodeId(row.get(0))).collect()))
+        Ok(rows.iter().map(read_node).collect())
     }
 
     /// The nodes that hold a lease.
