@@ -96,7 +96,10 @@ impl FromStr for PostgresUrl {
         if config.get_hosts().is_empty() {
             return Err(UrlError::NoHost);
         }
-        config.ssl_mode(mode).application_name("gameserver");
+        config.ssl_mode(mode);
+        if config.get_application_name().is_none() {
+            config.application_name("gameserver");
+        }
         Ok(Self { config: Box::new(config), trust, root_certificates })
     }
 }
@@ -161,6 +164,14 @@ mod tests {
         assert_eq!(url("postgres://db/games?sslmode=maybe"), Err(UrlError::SslMode));
         let url = url("postgres://db/games?sslrootcert=%2Fetc%2Froot+ca.pem&connect_timeout=3");
         assert_eq!(url.unwrap().root_certificates, Some("/etc/root+ca.pem".into()));
+    }
+
+    #[test]
+    fn a_name_for_pg_stat_activity_may_be_given() {
+        let name = |text| url(text).unwrap().config().get_application_name().map(String::from);
+        assert_eq!(name("postgres://db/games").unwrap(), "gameserver");
+        let given = name("postgres://db/games?application_name=eu-1&sslmode=disable");
+        assert_eq!(given.unwrap(), "eu-1");
     }
 
     #[test]
