@@ -19,6 +19,10 @@ test-rust *ARGS:
 chaos SEED='1' NODES='3' BOTS='16' MINUTES='2':
     CHAOS_SEED={{SEED}} CHAOS_NODES={{NODES}} CHAOS_BOTS={{BOTS}} CHAOS_SECONDS=$(({{MINUTES}} * 60)) cargo test --test chaos -- --nocapture chaos
 
+# Shows that the chaos run fails without the fence: just chaos-unfenced SEED
+chaos-unfenced SEED='1':
+    CHAOS_SEED={{SEED}} cargo test --features unfenced --test chaos -- --nocapture chaos_without
+
 # Formats and lints.
 lint:
     cargo fmt

@@ -42,6 +42,9 @@
 
 #![cfg(feature = "server")]
 
+#[cfg(all(feature = "unfenced", not(debug_assertions)))]
+compile_error!("a server built with the feature `unfenced` loses moves: it is for a test alone");
+
 pub mod auth;
 pub mod cli;
 pub mod cluster;

@@ -285,6 +285,11 @@ impl Server {
             JoinError::Store(error) => error.into(),
             taken @ JoinError::AddressTaken(_) => StartError::Advertise(taken),
         })?;
+        if cfg!(feature = "unfenced") {
+            tracing::error!(
+                "built with the feature `unfenced`: THIS SERVER LOSES MOVES, it is for a test alone"
+            );
+        }
         let catalog = Arc::new(Catalog::new(config.relay_games));
         let grace = config.grace.map(|grace| u32::try_from(grace.as_secs()).unwrap_or(u32::MAX));
         let registry = Registry::start(Arc::clone(&store), catalog, Arc::clone(&cluster), grace);

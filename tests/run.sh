@@ -41,6 +41,9 @@ cargo clippy --locked --no-default-features --features operator --bin gameserver
 say "Rust's tests"
 cargo test --locked
 
+say "the chaos run notices when nothing keeps two nodes apart"
+cargo test --locked --features unfenced --test chaos -- chaos_without
+
 say "the same over PostgreSQL"
 TEST_STORE=postgres cargo test --locked --test it
 

@@ -8,11 +8,14 @@ use std::sync::{Mutex, OnceLock};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+use gameserver::games::Mode;
 use serde_json::{Value, json};
 
-use crate::check::{Ack, History, Item, Record, Sent};
+use crate::FENCED;
+
+use crate::check::{Ack, Heard, History, Item, Record, Seen, Sent};
 use crate::client::{Answer, Call, Incoming, Socket, User, call, upgrade};
-use crate::fleet::{Directory, Fleet};
+use crate::fleet::{Directory, Fleet, Kept};
 use crate::pairs;
 use crate::random::Random;
 
@@ -21,7 +24,11 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// How long a watcher does: longer than any fault, to hear what a frozen node says when it thaws.
 const WATCHER_PATIENCE: Duration = Duration::from_secs(8);
 /// How long bots may take to finish once all is healed.
-const REST_MAX: Duration = Duration::from_secs(60);
+const REST_MAX: Duration = Duration::from_secs(if FENCED { 60 } else { 5 });
+/// Of the commands in a room, one in so many sets the shared state.
+const STATE_EVERY: u64 = 8;
+/// After one in so many commands a player's connection breaks, whatever the answer would have been.
+const BREAKS_EVERY: usize = 16;
 /// Between two tries to connect.
 const RETRY: Duration = Duration::from_millis(20);
 /// Pairs in each match of `pairs`.
@@ -105,13 +112,22 @@ impl Table {
         }
     }
 
-    /// What was played, beside the log as a node gives it now.
-    pub fn histories(&self, fleet: &Fleet) -> Vec<History> {
+    /// What was played, beside what the nodes and the database say of it now.
+    pub fn histories(&self, fleet: &Fleet, kept: &mut Kept) -> Vec<History> {
         let played = std::mem::take(&mut *self.played.lock().unwrap());
-        let history = |(nth, (id, records)): (usize, (String, Vec<Record>))| {
+        let mode = if self.game == "relay" { Mode::Relay } else { Mode::Turns };
+        let history = |(nth, (id, mut records)): (usize, (String, Vec<Record>))| {
             let node = &fleet.nodes[nth % fleet.nodes.len()].server;
-            let log = node.events(&self.users[0], &id).iter().map(item).collect();
-            History { id, relay: self.game == "relay", log, records }
+            let answer = node.get(&self.users[0], &format!("/v1/matches/{id}/events?limit=1"));
+            let mut log = Vec::new();
+            if answer.status == 200 {
+                log.extend(node.events(&self.users[0], &id).iter().map(item));
+            } else {
+                records[0].notes.push(format!("no log: {} {}", answer.status, answer.text()));
+            }
+            let stored = kept.matches.remove(&id).unwrap_or_default();
+            let writes = kept.writes.remove(&id).unwrap_or_default();
+            History { id, mode, log, stored, writes, records }
         };
         played.into_iter().enumerate().map(history).collect()
     }
@@ -203,6 +219,10 @@ impl<'a> Bot<'a> {
                 sleep(RETRY);
             }
         }
+        // Once more, for the view of the end.
+        while self.connect().is_err() && !self.table.is_overdue() {
+            sleep(RETRY);
+        }
     }
 
     fn is_relay(&self) -> bool {
@@ -225,6 +245,9 @@ impl<'a> Bot<'a> {
                 // Nobody thinks for no time at all; the machine is to be loaded, not choked.
                 sleep(Duration::from_millis(5 + self.random.below(20) as u64));
                 self.act(&mut socket)?;
+                if self.random.below(BREAKS_EVERY) == 0 {
+                    return Ok(());
+                }
             }
             let message = read(&mut socket)?;
             self.take(&message)?;
@@ -239,7 +262,6 @@ impl<'a> Bot<'a> {
         let answer = request.socket_on(self.open(address)?)?;
         let mut socket = answer.map_err(|answer| self.refused(&answer))?;
         let welcome = read(&mut socket)?;
-        self.record.sockets.push(Vec::new());
         // A room keeps what was said only while its node lives.
         if welcome["resumed"] != true && !self.is_relay() {
             self.record.notes.push(format!("not resumed after {}: {welcome}", self.last));
@@ -247,9 +269,12 @@ impl<'a> Bot<'a> {
         if welcome["seat"].as_u64() != self.record.seat {
             self.record.notes.push(format!("another seat: {welcome}"));
         }
+        let seq = welcome["seq"].as_u64().unwrap();
+        self.record.views.push(Seen { known: self.last, seq, view: welcome["view"].clone() });
         if self.is_relay() && welcome["resumed"] != true {
-            self.last = welcome["seq"].as_u64().unwrap();
+            self.last = seq;
         }
+        self.record.sockets.push(Heard { after: self.last, items: Vec::new() });
         Ok(socket)
     }
 
@@ -280,6 +305,7 @@ impl<'a> Bot<'a> {
         let command = match self.table.game {
             "tictactoe" => json!({"place": self.board.free_cell(&mut self.random)}),
             "pairs" => json!({"flip": self.board.card()}),
+            _ if id.is_multiple_of(STATE_EVERY) => json!({"state": {"by": self.seat, "n": id}}),
             _ => json!({"send": {"by": self.seat, "n": id}}),
         };
         self.next_id += 1;
@@ -304,7 +330,7 @@ impl<'a> Bot<'a> {
             self.last = item.seq;
             self.board.apply(&item.event);
         }
-        self.record.sockets.last_mut().unwrap().push(item);
+        self.record.sockets.last_mut().unwrap().items.push(item);
     }
 
     fn acknowledged(&mut self, message: &Value) {
@@ -394,14 +420,12 @@ fn send(socket: &mut Socket, id: u64, command: &Value) -> io::Result<()> {
     socket.try_send(&json!({"type": "command", "id": id, "command": command}))
 }
 
+/// The next message. Whoever is asked whether they are still there begins anew: a watcher of a match
+/// that stands still for ever would wait with it otherwise.
 fn read(socket: &mut Socket) -> io::Result<Value> {
-    loop {
-        match socket.try_next()? {
-            Incoming::Message(message) => return Ok(message),
-            Incoming::Ping(_) | Incoming::Pong(_) => {}
-            Incoming::Close(code, reason) => {
-                return Err(io::Error::other(format!("{code} {reason}")));
-            }
-        }
+    match socket.try_next()? {
+        Incoming::Message(message) => Ok(message),
+        Incoming::Ping(_) | Incoming::Pong(_) => Err(io::ErrorKind::TimedOut.into()),
+        Incoming::Close(code, reason) => Err(io::Error::other(format!("{code} {reason}"))),
     }
 }

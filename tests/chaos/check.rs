@@ -4,15 +4,35 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::time::Instant;
 
+use gameserver::games::Mode;
 use serde_json::Value;
+
+use crate::replay::Stored;
 
 /// One match: its log at the end and what everybody in it wrote down.
 pub struct History {
     pub id: String,
-    /// Whether its messages are passed on and not kept.
-    pub relay: bool,
+    /// What its game promises.
+    pub mode: Mode,
+    /// As a node gives it.
     pub log: Vec<Item>,
+    /// As the database has it.
+    pub stored: Stored,
+    /// Who wrote, in the order of writes, as the database saw it.
+    pub writes: Vec<Write>,
     pub records: Vec<Record>,
+}
+
+/// One change of a match in the database.
+#[derive(Clone, Debug)]
+pub struct Write {
+    /// The event's number; `None` for the match's own row.
+    pub seq: Option<u64>,
+    /// The match's epoch and node at that moment.
+    pub epoch: u64,
+    pub node: String,
+    /// The process that wrote.
+    pub writer: String,
 }
 
 /// One event.
@@ -30,9 +50,36 @@ pub struct Record {
     pub sent: Vec<Sent>,
     pub acks: Vec<Ack>,
     /// Events as they came, socket after socket.
-    pub sockets: Vec<Vec<Item>>,
+    pub sockets: Vec<Heard>,
+    /// The views of welcomes; the last is of the end.
+    pub views: Vec<Seen>,
     /// What was wrong at the time.
     pub notes: Vec<String>,
+}
+
+impl Record {
+    /// All events, of all sockets.
+    pub fn heard(&self) -> impl Iterator<Item = &Item> {
+        self.sockets.iter().flat_map(|heard| &heard.items)
+    }
+}
+
+/// What came on one socket.
+#[derive(Clone, Default)]
+pub struct Heard {
+    /// Events up to this one were known before.
+    pub after: u64,
+    pub items: Vec<Item>,
+}
+
+/// A view that a player was given.
+#[derive(Clone, Debug)]
+pub struct Seen {
+    /// The last event that the player had been told of before.
+    pub known: u64,
+    /// The number of the last event in it.
+    pub seq: u64,
+    pub view: Value,
 }
 
 /// A command, when it was first sent.
@@ -64,6 +111,14 @@ pub enum Broken {
     Gap,
     /// Two views of one number differ.
     Differs,
+    /// A view is not what the log makes of the rules, or nobody was given the end's.
+    WrongView,
+    /// A player came back to a match that was behind what the player had been told.
+    Forgotten,
+    /// Two processes, or one as two nodes, wrote a match in one epoch.
+    TwoWriters,
+    /// A write came in an epoch that was over.
+    EpochFell,
     /// A bot complained while it played.
     Complaint,
 }
@@ -89,17 +144,27 @@ pub fn violations(history: &History) -> Vec<Violation> {
             found.add(Broken::Complaint, format!("seat {:?}: {note}", record.seat));
         }
     }
-    if history.relay {
-        check_room(history, &mut found);
-    } else {
-        check_log(&history.log, &mut found);
-        for record in &history.records {
-            check_view(&history.log, record, &mut found);
-        }
-        check_agreement(history, &mut found);
-        check_commands(history, &mut found);
+    check_writers(&history.writes, &mut found);
+    match history.mode {
+        Mode::Relay => check_room(history, &mut found),
+        // Until a game of ticks names what a crash may lose, it may lose nothing.
+        Mode::Turns | Mode::Ticks => check_durable(history, &mut found),
     }
     found.violations
+}
+
+fn check_durable(history: &History, found: &mut Found) {
+    if history.log.is_empty() {
+        // All else would be missed as well.
+        return found.add(Broken::Gap, "there is no log");
+    }
+    check_log(&history.log, found);
+    for record in &history.records {
+        check_events(&history.log, record, found);
+        check_views(history, record, found);
+    }
+    check_agreement(history, found);
+    check_commands(history, found);
 }
 
 struct Found<'a> {
@@ -113,6 +178,29 @@ impl Found<'_> {
     }
 }
 
+/// Every epoch is one process's, as one node; epochs rise in time, and along the log.
+fn check_writers(writes: &[Write], found: &mut Found) {
+    let mut owners: BTreeMap<u64, &Write> = BTreeMap::new();
+    let mut shared = BTreeSet::new();
+    let mut latest = 0;
+    for write in writes {
+        let owner = owners.entry(write.epoch).or_insert(write);
+        let same = (&owner.writer, &owner.node) == (&write.writer, &write.node);
+        if !same && shared.insert(write.epoch) {
+            found.add(Broken::TwoWriters, format!("{owner:?} and {write:?}"));
+        }
+        if write.epoch < latest {
+            found.add(Broken::EpochFell, format!("{write:?} after epoch {latest}"));
+        }
+        latest = latest.max(write.epoch);
+    }
+    let mut events: Vec<_> = writes.iter().filter(|write| write.seq.is_some()).collect();
+    events.sort_by_key(|write| write.seq);
+    for pair in events.windows(2).filter(|pair| pair[1].epoch < pair[0].epoch) {
+        found.add(Broken::EpochFell, format!("the log has {:?} after {:?}", pair[1], pair[0]));
+    }
+}
+
 fn check_log(log: &[Item], found: &mut Found) {
     for (item, seq) in log.iter().zip(1..) {
         if item.seq != seq {
@@ -122,10 +210,10 @@ fn check_log(log: &[Item], found: &mut Found) {
 }
 
 /// Everything once, in order, up to the end, as the log has it.
-fn check_view(log: &[Item], record: &Record, found: &mut Found) {
+fn check_events(log: &[Item], record: &Record, found: &mut Found) {
     let who = record.seat;
     let mut last = 0;
-    for item in record.sockets.iter().flatten() {
+    for item in record.heard() {
         if item.seq <= last {
             found.add(Broken::Reordered, format!("seat {who:?} saw after {last}: {item:?}"));
         } else if item.seq > last + 1 {
@@ -144,10 +232,29 @@ fn check_view(log: &[Item], record: &Record, found: &mut Found) {
     }
 }
 
+/// Every view is what the log up to its number makes of the rules; one is of the end.
+fn check_views(history: &History, record: &Record, found: &mut Found) {
+    for seen in &record.views {
+        if seen.seq < seen.known {
+            found.add(Broken::Forgotten, format!("seat {:?} saw {seen:?}", record.seat));
+        }
+        let replayed = history.stored.view(record.seat, seen.seq);
+        if replayed != seen.view {
+            let text = format!("seat {:?} saw {seen:?}, replayed {replayed}", record.seat);
+            found.add(Broken::WrongView, text);
+        }
+    }
+    let end = history.stored.events.last().map(|event| event.seq);
+    if record.views.last().map(|seen| seen.seq) != end {
+        let text = format!("seat {:?} was not given the view of the end, {end:?}", record.seat);
+        found.add(Broken::WrongView, text);
+    }
+}
+
 /// All who saw a number saw the same: told apart from the log, which could be wrong itself.
 fn check_agreement(history: &History, found: &mut Found) {
     let mut seen: BTreeMap<u64, &Item> = BTreeMap::new();
-    for item in history.records.iter().flat_map(|record| record.sockets.iter().flatten()) {
+    for item in history.records.iter().flat_map(Record::heard) {
         let first = *seen.entry(item.seq).or_insert(item);
         if first != item {
             found.add(Broken::Differs, format!("some saw {first:?}, others {item:?}"));
@@ -226,12 +333,27 @@ fn check_commands(history: &History, found: &mut Found) {
     }
 }
 
-/// A room may lose messages in a crash, but no number names two, and no socket gets one twice.
+/// A room may lose messages when its node dies, but no number names two, no socket gets one twice,
+/// and none misses one while its node lives.
 fn check_room(history: &History, found: &mut Found) {
+    let named = check_names(history, found);
+    for record in &history.records {
+        for heard in &record.sockets {
+            check_room_socket(heard, record.seat, found);
+            check_room_gaps(heard, record.seat, &named, found);
+        }
+        for seen in &record.views {
+            check_room_view(seen, history, found);
+        }
+    }
+}
+
+/// What each number names, for whoever heard or sent it.
+fn check_names(history: &History, found: &mut Found) -> BTreeMap<u64, Item> {
     let mut named: BTreeMap<u64, Item> = BTreeMap::new();
-    let mut name = |item: Item, found: &mut Found| {
+    let mut name = |item: &Item, found: &mut Found| {
         let first = named.entry(item.seq).or_insert_with(|| item.clone());
-        if *first != item {
+        if first != item {
             found.add(Broken::Differs, format!("one number names {first:?} and {item:?}"));
         }
     };
@@ -241,38 +363,73 @@ fn check_room(history: &History, found: &mut Found) {
             found.add(Broken::Reordered, format!("the log has after {last}: {item:?}"));
         }
         last = item.seq;
-        name(item.clone(), found);
+        name(item, found);
     }
     for record in &history.records {
-        for socket in &record.sockets {
-            check_room_socket(socket, record.seat, found);
-            for item in socket {
-                name(item.clone(), found);
-            }
-        }
+        record.heard().for_each(|item| name(item, found));
         for ack in &record.acks {
             match record.sent.iter().find(|sent| sent.id == ack.id) {
                 Some(Sent { command, .. }) => {
                     let event = command.clone();
-                    name(Item { seq: ack.seq, seat: record.seat, event }, found);
+                    name(&Item { seq: ack.seq, seat: record.seat, event }, found);
                 }
                 None => found.add(Broken::LostAck, format!("nobody sent what {ack:?} is of")),
             }
         }
     }
+    named
 }
 
-fn check_room_socket(socket: &[Item], seat: Option<u64>, found: &mut Found) {
-    let mut last = 0;
+/// Whether somebody said it, and not the server.
+pub fn is_message(event: &Value) -> bool {
+    event.get("send").is_some() || event.get("state").is_some()
+}
+
+fn check_room_socket(heard: &Heard, seat: Option<u64>, found: &mut Found) {
+    let mut last = heard.after;
     let mut messages = BTreeSet::new();
-    for item in socket {
+    for item in &heard.items {
         if item.seq <= last {
             found.add(Broken::Reordered, format!("seat {seat:?} saw after {last}: {item:?}"));
         }
         last = item.seq;
-        if item.event.get("send").is_some() && !messages.insert(item.event.to_string()) {
+        if is_message(&item.event) && !messages.insert(item.event.to_string()) {
             found.add(Broken::Doubled, format!("seat {seat:?} got on one socket again: {item:?}"));
         }
+    }
+}
+
+/// One socket is one life of the match: its numbers have no gaps, but that nobody is told what they
+/// said themselves.
+fn check_room_gaps(
+    heard: &Heard,
+    seat: Option<u64>,
+    named: &BTreeMap<u64, Item>,
+    found: &mut Found,
+) {
+    let mut last = heard.after;
+    for item in &heard.items {
+        for missing in last + 1..item.seq {
+            let own = match named.get(&missing) {
+                Some(named) => named.seat == seat && is_message(&named.event),
+                // Nobody heard it and its `ack` was lost: it may be this seat's own.
+                None => true,
+            };
+            if seat.is_none() || !own {
+                let text = format!("seat {seat:?} saw {item:?} and not {missing}");
+                return found.add(Broken::Gap, text);
+            }
+        }
+        last = item.seq;
+    }
+}
+
+/// The shared state is one that somebody has set.
+fn check_room_view(seen: &Seen, history: &History, found: &mut Found) {
+    let mut sent = history.records.iter().flat_map(|record| &record.sent);
+    let state = &seen.view["state"];
+    if !state.is_null() && !sent.any(|sent| sent.command.get("state") == Some(state)) {
+        found.add(Broken::WrongView, format!("nobody set what was seen: {seen:?}"));
     }
 }
 
@@ -281,6 +438,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::replay::StoredEvent;
 
     fn item(seq: u64, seat: Option<u64>, event: Value) -> Item {
         Item { seq, seat, event }
@@ -294,6 +452,26 @@ mod tests {
         Ack { id, seq, at: Instant::now() }
     }
 
+    fn heard(after: u64, items: &[Item]) -> Heard {
+        Heard { after, items: items.to_vec() }
+    }
+
+    fn write(seq: Option<u64>, epoch: u64, writer: &str) -> Write {
+        Write { seq, epoch, node: format!("node of {writer}"), writer: writer.into() }
+    }
+
+    /// A log of `pairs` as the database would have it.
+    fn stored(log: &[Item]) -> Stored {
+        let event = |item: &Item| StoredEvent {
+            seq: item.seq,
+            seat: item.seat.map(|seat| u8::try_from(seat).unwrap()),
+            structural: item.seat.is_none(),
+            event: item.event.to_string(),
+        };
+        let events = log.iter().map(event).collect();
+        Stored { game: "pairs".into(), seed: 7, options: "{}".into(), events }
+    }
+
     /// A match in which all is well: one command of one event, one of two, one that ends it.
     fn sound() -> History {
         let log = vec![
@@ -304,12 +482,16 @@ mod tests {
             item(5, Some(1), json!({"flipped": 3, "card": 1})),
             item(6, None, json!({"ended": {"reason": "completed"}})),
         ];
-        let sockets = vec![log[..2].to_vec(), log[2..].to_vec()];
+        let sockets = vec![heard(0, &log[..2]), heard(2, &log[2..])];
+        let stored = stored(&log);
+        let seen = |seat, seq| Seen { known: 2, seq, view: stored.view(seat, seq) };
+        let views = |seat| [2, 6].map(|seq| seen(seat, seq)).to_vec();
         let first = Record {
             seat: Some(0),
             sent: vec![sent(1, json!({"flip": 3})), sent(2, json!({"flip": 5}))],
             acks: vec![ack(1, 2), ack(2, 4), ack(2, 4)],
             sockets: sockets.clone(),
+            views: views(Some(0)),
             notes: Vec::new(),
         };
         let second = Record {
@@ -317,10 +499,16 @@ mod tests {
             sent: vec![sent(1, json!({"flip": 3}))],
             acks: vec![ack(1, 6)],
             sockets: sockets.clone(),
+            views: views(Some(1)),
             notes: Vec::new(),
         };
-        let watcher = Record { sockets, ..Record::default() };
-        History { id: "m".into(), relay: false, log, records: vec![first, second, watcher] }
+        let watcher = Record { sockets, views: views(None), ..Record::default() };
+        let records = vec![first, second, watcher];
+        // The match moved after its third event.
+        let mut writes: Vec<Write> = (1..=3).map(|seq| write(Some(seq), 1, "a")).collect();
+        writes.push(write(None, 2, "b"));
+        writes.extend((4..=6).map(|seq| write(Some(seq), 2, "b")));
+        History { id: "m".into(), mode: Mode::Turns, log, stored, writes, records }
     }
 
     fn room() -> History {
@@ -334,11 +522,18 @@ mod tests {
         let other = Record {
             seat: Some(1),
             // A crash lay between: numbers went on above.
-            sockets: vec![vec![message(2)], vec![message(9)]],
+            sockets: vec![heard(1, &[message(2)]), heard(8, &[message(9)])],
+            ..Record::default()
+        };
+        let watcher = Record {
+            sockets: vec![heard(1, &[message(2), message(3), message(4)])],
+            views: vec![Seen { known: 0, seq: 1, view: json!({"state": null}) }],
             ..Record::default()
         };
         let log = vec![item(1, Some(0), json!({"joined": {"seat": 0}}))];
-        History { id: "r".into(), relay: true, log, records: vec![author, other] }
+        let (stored, writes) = (Stored::default(), Vec::new());
+        let records = vec![author, other, watcher];
+        History { id: "r".into(), mode: Mode::Relay, log, stored, writes, records }
     }
 
     fn broken(mut history: History, breaks: impl FnOnce(&mut History)) -> BTreeSet<Broken> {
@@ -364,7 +559,7 @@ mod tests {
         caught(sound(), Broken::LostAck, |history| {
             history.log.truncate(4);
             for record in &mut history.records {
-                record.sockets[1].truncate(2);
+                record.sockets[1].items.truncate(2);
             }
         });
         caught(sound(), Broken::LostAck, |history| history.records[0].acks[0].seq = 3);
@@ -384,7 +579,7 @@ mod tests {
             let again = item(7, Some(1), json!({"flipped": 3, "card": 1}));
             history.log.push(again.clone());
             for record in &mut history.records {
-                record.sockets[1].push(again.clone());
+                record.sockets[1].items.push(again.clone());
             }
         });
         caught(sound(), Broken::Doubled, |history| history.records[0].acks[2].seq = 2);
@@ -392,17 +587,20 @@ mod tests {
 
     #[test]
     fn a_gap_is_caught() {
+        caught(sound(), Broken::Gap, |history| history.log.clear());
         caught(sound(), Broken::Gap, |history| drop(history.log.remove(2)));
-        caught(sound(), Broken::Gap, |history| drop(history.records[1].sockets[1].remove(0)));
-        caught(sound(), Broken::Gap, |history| drop(history.records[2].sockets[1].pop()));
+        caught(sound(), Broken::Gap, |history| drop(history.records[1].sockets[1].items.remove(0)));
+        caught(sound(), Broken::Gap, |history| drop(history.records[2].sockets[1].items.pop()));
     }
 
     #[test]
     fn what_comes_twice_or_out_of_order_is_caught() {
-        caught(sound(), Broken::Reordered, |history| history.records[1].sockets[1].swap(0, 1));
         caught(sound(), Broken::Reordered, |history| {
-            let again = history.records[2].sockets[0][1].clone();
-            history.records[2].sockets[1].insert(0, again);
+            history.records[1].sockets[1].items.swap(0, 1);
+        });
+        caught(sound(), Broken::Reordered, |history| {
+            let again = history.records[2].sockets[0].items[1].clone();
+            history.records[2].sockets[1].items.insert(0, again);
         });
     }
 
@@ -410,7 +608,7 @@ mod tests {
     fn views_that_differ_are_caught() {
         let other = json!({"flipped": 7, "card": 7});
         caught(sound(), Broken::Differs, |history| {
-            history.records[1].sockets[0][1].event = other.clone();
+            history.records[1].sockets[0].items[1].event = other.clone();
         });
         // Even where the log is of a third opinion.
         caught(sound(), Broken::Differs, |history| history.log[1].event = other.clone());
@@ -424,15 +622,82 @@ mod tests {
     #[test]
     fn a_room_that_tells_twice_or_names_two_is_caught() {
         caught(room(), Broken::Reordered, |history| {
-            let again = history.records[1].sockets[0][0].clone();
-            history.records[1].sockets[0].push(again);
+            let again = history.records[1].sockets[0].items[0].clone();
+            history.records[1].sockets[0].items.push(again);
         });
         caught(room(), Broken::Doubled, |history| {
-            let mut again = history.records[1].sockets[0][0].clone();
-            again.seq = 3;
-            history.records[1].sockets[0].push(again);
+            let mut again = history.records[1].sockets[0].items[0].clone();
+            again.seq = 30;
+            history.records[1].sockets[0].items.push(again);
         });
         caught(room(), Broken::Differs, |history| history.records[0].acks[1].seq = 2);
         caught(room(), Broken::Differs, |history| history.log[0].seq = 2);
+    }
+
+    #[test]
+    fn a_message_that_a_room_skips_while_its_node_lives_is_caught() {
+        caught(room(), Broken::Gap, |history| {
+            drop(history.records[2].sockets[0].items.remove(1));
+        });
+        // The first after the welcome, too.
+        caught(room(), Broken::Gap, |history| {
+            drop(history.records[2].sockets[0].items.remove(0));
+        });
+        caught(room(), Broken::Gap, |history| {
+            let last = history.records[2].sockets[0].items[2].clone();
+            history.records[1].sockets[0].items.push(last);
+        });
+        // What it said itself nobody is told.
+        assert!(
+            broken(room(), |history| history.records[0] = Record {
+                sockets: vec![heard(8, &[item(10, Some(1), json!({"send": 1}))])],
+                ..history.records[0].clone()
+            })
+            .is_empty()
+        );
+    }
+
+    #[test]
+    fn a_state_of_a_room_that_nobody_set_is_caught() {
+        caught(room(), Broken::WrongView, |history| {
+            history.records[2].views[0].view = json!({"state": 5});
+        });
+    }
+
+    #[test]
+    fn a_view_that_the_log_does_not_give_is_caught() {
+        caught(sound(), Broken::WrongView, |history| {
+            history.records[1].views[0].view["turn"] = json!(1);
+        });
+        // An event of the log that the players were not told.
+        caught(sound(), Broken::WrongView, |history| {
+            history.stored.events[1].event = json!({"flipped": 4, "card": 1}).to_string();
+        });
+        caught(sound(), Broken::WrongView, |history| drop(history.records[2].views.pop()));
+    }
+
+    #[test]
+    fn a_match_that_fell_behind_its_players_is_caught() {
+        caught(sound(), Broken::Forgotten, |history| history.records[0].views[0].known = 3);
+    }
+
+    #[test]
+    fn two_writers_in_one_epoch_are_caught() {
+        caught(sound(), Broken::TwoWriters, |history| {
+            history.writes.push(write(Some(7), 2, "a"));
+        });
+        // A change of the match's row alone is one.
+        caught(sound(), Broken::TwoWriters, |history| history.writes.push(write(None, 2, "a")));
+        caught(sound(), Broken::TwoWriters, |history| history.writes[1].node = "another".into());
+        caught(room(), Broken::TwoWriters, |history| {
+            history.writes = vec![write(None, 1, "a"), write(None, 1, "b")];
+        });
+    }
+
+    #[test]
+    fn a_write_in_an_epoch_that_is_over_is_caught() {
+        caught(sound(), Broken::EpochFell, |history| history.writes.push(write(None, 1, "a")));
+        // Even if it slipped in before what follows it in the log.
+        caught(sound(), Broken::EpochFell, |history| history.writes[2].seq = Some(7));
     }
 }

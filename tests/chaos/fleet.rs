@@ -1,11 +1,15 @@
 //! The nodes and their database, and all that can be done to them.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
+use crate::audit;
+use crate::check::Write;
 use crate::harness::Server;
 use crate::postgres::Cluster;
 use crate::proxy::Proxy;
+use crate::replay::{self, Stored};
 
 /// How long a node's lease holds, in seconds.
 pub const LEASE_SECONDS: u64 = 2;
@@ -25,6 +29,16 @@ pub struct Node {
     pub database: Proxy,
     /// Between its peers and it.
     pub peers: Proxy,
+    /// Of the database, by way of the proxy.
+    url: String,
+    /// Processes that were this node so far.
+    lives: usize,
+}
+
+/// What the database has of each match, by its id.
+pub struct Kept {
+    pub matches: BTreeMap<String, Stored>,
+    pub writes: BTreeMap<String, Vec<Write>>,
 }
 
 /// Where players find nodes: some may be gone, as an address that a client knows may be.
@@ -42,8 +56,9 @@ impl Fleet {
     /// Starts all.
     pub fn start(count: usize) -> Self {
         let cluster = Cluster::start();
-        let nodes: Vec<Node> = (0..count).map(|_| Node::start(&cluster)).collect();
+        let nodes: Vec<Node> = (0..count).map(|number| Node::start(number, &cluster)).collect();
         let fleet = Self { nodes, cluster, directory: Directory::default() };
+        audit::install(&mut fleet.database());
         fleet.announce();
         fleet
     }
@@ -55,10 +70,33 @@ impl Fleet {
 
     /// Starts a node again that has ended.
     pub fn restart(&mut self, node: usize) {
-        let node = &mut self.nodes[node];
+        let (number, node) = (node, &mut self.nodes[node]);
+        node.lives += 1;
+        node.server.set("DATABASE_URL", &named(&node.url, number, node.lives));
         node.server.restart();
         node.peers.aim(node.server.public);
         self.announce();
+    }
+
+    /// All that the database has.
+    pub fn kept(&self) -> Kept {
+        let mut client = self.database();
+        Kept { matches: replay::read(&mut client), writes: audit::writes(&mut client) }
+    }
+
+    /// The database, past all proxies.
+    fn database(&self) -> postgres::Client {
+        postgres::Client::connect(&self.cluster.url(), postgres::NoTls).unwrap()
+    }
+
+    /// The node that plays most matches of turns now, if any does.
+    pub fn busiest(&self) -> Option<usize> {
+        let sql = "SELECT nodes.address FROM matches JOIN nodes ON nodes.id = node_id
+            WHERE state = 'running' AND game <> 'relay'
+            GROUP BY nodes.address ORDER BY count(*) DESC LIMIT 1";
+        let rows = self.database().query(sql, &[]).unwrap();
+        let address: SocketAddr = rows.first()?.get::<_, &str>(0).parse().unwrap();
+        self.nodes.iter().position(|node| node.peers.address == address)
     }
 
     fn announce(&self) {
@@ -68,13 +106,14 @@ impl Fleet {
 }
 
 impl Node {
-    fn start(cluster: &Cluster) -> Self {
+    fn start(number: usize, cluster: &Cluster) -> Self {
         let url = cluster.url();
         let address = url.split('@').nth(1).unwrap().split('/').next().unwrap();
         let database = Proxy::start(Some(address.parse().unwrap()));
         let peers = Proxy::start(None);
+        let url = url.replace(address, &database.address.to_string());
         let server = Server::with(&[
-            ("DATABASE_URL", &url.replace(address, &database.address.to_string())),
+            ("DATABASE_URL", &named(&url, number, 1)),
             ("ADVERTISE", &peers.address.to_string()),
             ("LEASE_SECONDS", &LEASE_SECONDS.to_string()),
             // Nobody signs in again in the middle of a run.
@@ -83,6 +122,11 @@ impl Node {
             ("RELAY_COMMANDS_PER_SECOND", "10000"),
         ]);
         peers.aim(server.public);
-        Self { server, database, peers }
+        Self { server, database, peers, url, lives: 1 }
     }
+}
+
+/// The address that one process uses: the database knows each by a name of its own.
+fn named(url: &str, number: usize, life: usize) -> String {
+    format!("{url}&application_name=node-{number}-life-{life}")
 }

@@ -1,66 +1,135 @@
 //! What a run says of itself.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::time::Duration;
 
+use gameserver::games::Mode;
+
 use crate::check::{Broken, History, Record, Sent, Violation};
-use crate::script::Fault;
+use crate::fleet::LEASE_SECONDS;
+use crate::script::{Fault, Kind};
 
 /// Violations that are shown; the first ones tell most.
 const SHOWN_MAX: usize = 40;
+/// After a kill a match goes on within the lease and this.
+const TAKEOVER_MAX: Duration = Duration::from_secs(1);
+/// 99 of 100 matches stand still no longer in a drain.
+const DRAIN_P99_MAX: Duration = Duration::from_millis(500);
+
+/// Something that is promised of times, and whether it was so.
+#[derive(Debug)]
+pub struct Promise {
+    pub text: String,
+    pub kept: bool,
+}
 
 /// Says what was done, what came of it, and how long matches stood still.
-pub fn print(seed: u64, faults: &[Fault], histories: &[History], violations: &[Violation]) {
-    let mut by_kind: BTreeMap<_, usize> = BTreeMap::new();
+pub fn print(
+    seed: u64,
+    faults: &[Fault],
+    histories: &[History],
+    violations: &[Violation],
+) -> Vec<Promise> {
+    let mut by_kind: BTreeMap<_, Vec<&Fault>> = BTreeMap::new();
     for fault in faults {
-        *by_kind.entry(fault.kind).or_default() += 1;
+        by_kind.entry(fault.kind).or_default().push(fault);
     }
-    let records = || histories.iter().flat_map(|history| &history.records);
-    let of = |broken| violations.iter().filter(|violation| violation.broken == broken).count();
-    let told: usize =
-        records().map(|record| record.sockets.iter().map(Vec::len).sum::<usize>()).sum();
     println!("seed             {seed}");
-    println!("faults           {} {by_kind:?}", faults.len());
-    println!("matches          {}", histories.len());
-    println!("events           {} logged, {told} seen", sum(histories, |h| h.log.len()));
-    println!("sockets          {}", records().map(|record| record.sockets.len()).sum::<usize>());
-    println!("acknowledgements {}", records().map(|record| record.acks.len()).sum::<usize>());
-    println!("lost             {}", of(Broken::LostAck));
-    println!("doubled          {}", of(Broken::Doubled));
-    println!("violations       {}", violations.len());
-    stood_still("all", faults.iter(), histories);
-    for kind in by_kind.keys() {
-        let same = faults.iter().filter(|fault| fault.kind == *kind);
-        stood_still(&format!("{kind:?}"), same, histories);
+    println!("faults           {}", faults.len());
+    for (kind, same) in &by_kind {
+        println!("                 {:3} {kind:?}", same.len());
+    }
+    print_counts(histories, violations);
+    println!("stood still      {}", Waits::of(faults, histories));
+    let mut promises = Vec::new();
+    for (kind, same) in by_kind {
+        let waits = Waits::of(same, histories);
+        println!("                 {waits}, {kind:?}");
+        promises.extend(promise(kind, &waits));
+    }
+    for Promise { text, kept } in &promises {
+        println!("promised         {text}: {}", if *kept { "kept" } else { "NOT KEPT" });
     }
     for violation in violations.iter().take(SHOWN_MAX) {
         println!("{violation}");
     }
+    promises
 }
 
-fn sum(histories: &[History], count: impl Fn(&History) -> usize) -> usize {
-    histories.iter().map(count).sum()
+fn print_counts(histories: &[History], violations: &[Violation]) {
+    let of = |broken| violations.iter().filter(|violation| violation.broken == broken).count();
+    let sum = |count: fn(&Record) -> usize| {
+        histories.iter().flat_map(|history| &history.records).map(count).sum::<usize>()
+    };
+    let all = |count: fn(&History) -> usize| histories.iter().map(count).sum::<usize>();
+    println!("matches          {}", histories.len());
+    println!("events           {} logged", all(|history| history.log.len()));
+    println!("                 {} seen", sum(|record| record.heard().count()));
+    println!("writes           {} seen by the database", all(|history| history.writes.len()));
+    println!("sockets          {}", sum(|record| record.sockets.len()));
+    println!("views            {} replayed", sum(|record| record.views.len()));
+    println!("acknowledgements {}", sum(|record| record.acks.len()));
+    println!("unheard          {} messages of rooms, as crashes may", all(unheard));
+    println!("lost             {}", of(Broken::LostAck));
+    println!("doubled          {}", of(Broken::Doubled));
+    println!("two writers      {}", of(Broken::TwoWriters));
+    println!("violations       {}", violations.len());
+}
+
+/// How many acknowledged messages of a room nobody heard: what its node had not passed on when it
+/// died, or nobody was there.
+fn unheard(history: &History) -> usize {
+    if history.mode != Mode::Relay {
+        return 0;
+    }
+    let heard = history.records.iter().flat_map(Record::heard).map(|item| item.seq);
+    let heard: BTreeSet<u64> = heard.collect();
+    let acks = history.records.iter().flat_map(|record| &record.acks);
+    acks.filter(|ack| !heard.contains(&ack.seq)).count()
+}
+
+/// What is promised of a kind of fault.
+fn promise(kind: Kind, waits: &Waits) -> Option<Promise> {
+    let (what, bound, was) = match kind {
+        Kind::Kill => {
+            let bound = Duration::from_secs(LEASE_SECONDS) + TAKEOVER_MAX;
+            ("the longest after a kill", bound, waits.at(100))
+        }
+        Kind::Drain => ("99 % of drains", DRAIN_P99_MAX, waits.at(99)),
+        _ => return None,
+    };
+    let text = format!("{what} {} ms, {} ms at most", was.as_millis(), bound.as_millis());
+    Some(Promise { text, kept: was <= bound })
 }
 
 /// How long each match of turns stood still in each fault: the longest that one of its commands
 /// waited for its `ack` with the fault in between. Matches of other nodes are among them.
-fn stood_still<'a>(name: &str, faults: impl Iterator<Item = &'a Fault>, histories: &[History]) {
-    let turns = || histories.iter().filter(|history| !history.relay);
-    let longest = |fault: &'a Fault| turns().filter_map(|history| longest_wait(history, fault));
-    let mut waits: Vec<Duration> = faults.flat_map(longest).collect();
-    waits.sort_unstable();
-    let at = |per_cent: usize| {
-        let rank = (waits.len() * per_cent).div_ceil(100).saturating_sub(1);
-        waits.get(rank).map_or(0, Duration::as_millis)
-    };
-    println!(
-        "stood still      {name:16} {:5} matches: p50 {} ms, p90 {} ms, p99 {} ms, max {} ms",
-        waits.len(),
-        at(50),
-        at(90),
-        at(99),
-        at(100)
-    );
+struct Waits(Vec<Duration>);
+
+impl Waits {
+    fn of<'a>(faults: impl IntoIterator<Item = &'a Fault>, histories: &[History]) -> Self {
+        let turns = || histories.iter().filter(|history| history.mode != Mode::Relay);
+        let longest = |fault: &'a Fault| turns().filter_map(|history| longest_wait(history, fault));
+        let mut waits: Vec<Duration> = faults.into_iter().flat_map(longest).collect();
+        waits.sort_unstable();
+        Self(waits)
+    }
+
+    fn at(&self, per_cent: usize) -> Duration {
+        let rank = (self.0.len() * per_cent).div_ceil(100).saturating_sub(1);
+        self.0.get(rank).copied().unwrap_or_default()
+    }
+}
+
+impl fmt::Display for Waits {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:5} matches:", self.0.len())?;
+        for (name, per_cent) in [("p50", 50), ("p90", 90), ("p99", 99), ("max", 100)] {
+            write!(f, " {name} {} ms", self.at(per_cent).as_millis())?;
+        }
+        Ok(())
+    }
 }
 
 fn longest_wait(history: &History, fault: &Fault) -> Option<Duration> {

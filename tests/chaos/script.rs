@@ -3,6 +3,7 @@
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+use crate::FENCED;
 use crate::bots::Table;
 use crate::fleet::{Fleet, LEASE_SECONDS};
 use crate::harness::until;
@@ -29,6 +30,9 @@ const KINDS: [Kind; 6] = [
     Kind::RestartPostgres,
 ];
 
+/// Without a fence: what makes an owner write when it is none any more.
+const UNFENCED_KINDS: [Kind; 3] = [Kind::Freeze, Kind::CutFromDatabase, Kind::Freeze];
+
 /// A fault that was.
 pub struct Fault {
     pub kind: Kind,
@@ -50,6 +54,9 @@ impl Script {
 
     /// Breaks and heals until its time is over; gives back with all healed.
     pub fn run(mut self, fleet: &mut Fleet, tables: &[Table]) -> Vec<Fault> {
+        if !FENCED {
+            return self.run_unfenced(fleet);
+        }
         let began = Instant::now();
         let mut faults = Vec::new();
         while faults.is_empty() || began.elapsed() < self.length {
@@ -61,15 +68,25 @@ impl Script {
                 }
                 all_go_on(tables);
                 sleep(self.pause(100, 400));
-                faults.push(self.fault(kind, fleet));
+                let node = self.random.below(fleet.nodes.len());
+                faults.push(self.fault(kind, node, fleet));
             }
         }
         all_go_on(tables);
         faults
     }
 
-    fn fault(&mut self, kind: Kind, fleet: &mut Fleet) -> Fault {
-        let node = self.random.below(fleet.nodes.len());
+    /// Strikes where most is played, once each, and waits for nobody: tables may not go on.
+    fn run_unfenced(mut self, fleet: &mut Fleet) -> Vec<Fault> {
+        let strike = |kind| {
+            sleep(self.pause(500, 1000));
+            let node = fleet.busiest().unwrap_or(0);
+            self.fault(kind, node, fleet)
+        };
+        UNFENCED_KINDS.into_iter().map(strike).collect()
+    }
+
+    fn fault(&mut self, kind: Kind, node: usize, fleet: &mut Fleet) -> Fault {
         let from = Instant::now();
         match kind {
             Kind::RestartPostgres => eprintln!("{kind:?}"),
