@@ -11,6 +11,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use ipnet::IpNet;
 use serde::Deserialize;
 use thiserror::Error;
 use tracing::Level;
@@ -20,6 +21,7 @@ use crate::games::{RelayGame, is_built_in};
 use crate::platform;
 use crate::store::postgres::{Migrate, PostgresSettings, PostgresUrl, UrlError};
 use crate::store::transfer::Place;
+use crate::tls::TlsFiles;
 
 /// What the name of every setting begins with.
 pub const PREFIX: &str = "GAMESERVER_";
@@ -29,6 +31,9 @@ pub const FILE_SUFFIX: &str = "_FILE";
 
 /// Most origins beside the server's own.
 pub const ORIGINS_MAX: usize = 100;
+
+/// Most addresses and networks of proxies that are believed.
+pub const PROXIES_MAX: usize = 100;
 
 /// Most relay games under names of their own.
 pub const RELAY_GAMES_MAX: usize = 100;
@@ -224,6 +229,21 @@ const ALLOWED_ORIGINS: Setting = text(
     "a list of origins, scheme://host[:port], with commas between them",
     "Web pages elsewhere that may connect; the server's own always may.",
 );
+const TRUSTED_PROXIES: Setting = text(
+    "GAMESERVER_TRUSTED_PROXIES",
+    Some(""),
+    "a list of addresses and networks, such as 10.0.0.0/8, with commas between them",
+    "Proxies whose `Forwarded` and `X-Forwarded-For` say where a request comes from; nobody else's \
+     are believed.",
+);
+const TLS_CERT_FILE: Setting = text(
+    "GAMESERVER_TLS_CERT_FILE",
+    None,
+    "a file in PEM: the server's certificate, and those that lead to a root",
+    "Makes the public listener speak TLS; needs the key too. Read again when it changes.",
+);
+const TLS_KEY_FILE: Setting =
+    text("GAMESERVER_TLS_KEY_FILE", None, "a file in PEM", "The private key of that certificate.");
 const RELAY_GAMES: Setting = text(
     "GAMESERVER_RELAY_GAMES",
     Some("[]"),
@@ -297,6 +317,9 @@ pub const SETTINGS: &[Setting] = &[
     ACCESS_TOKEN_SECONDS,
     REFRESH_TOKEN_DAYS,
     ALLOWED_ORIGINS,
+    TRUSTED_PROXIES,
+    TLS_CERT_FILE,
+    TLS_KEY_FILE,
     RELAY_GAMES,
     GRACE_SECONDS,
     COMMANDS_PER_SECOND,
@@ -333,6 +356,10 @@ pub struct Config {
     pub refresh_token_lifetime: Duration,
     /// Origins as browsers write them: in lower case, without a scheme's usual port.
     pub allowed_origins: Vec<String>,
+    /// Networks of proxies that are believed.
+    pub trusted_proxies: Vec<IpNet>,
+    /// Where the public listener's certificate and key are; `None`: it does not speak TLS.
+    pub tls: Option<TlsFiles>,
     /// Relay games beside the built-in one, their names all different.
     pub relay_games: Vec<RelayGame>,
     /// How long a seat is kept, in place of each game's own time.
@@ -458,6 +485,9 @@ struct Raw {
     access_token_seconds: Option<String>,
     refresh_token_days: Option<String>,
     allowed_origins: Option<String>,
+    trusted_proxies: Option<String>,
+    tls_cert_file: Option<String>,
+    tls_key_file: Option<String>,
     relay_games: Option<String>,
     grace_seconds: Option<String>,
     commands_per_second: Option<String>,
@@ -541,6 +571,8 @@ impl Config {
                 .required(raw.access_token_seconds, seconds)?,
             refresh_token_lifetime: Duration::from_secs(days * 24 * 60 * 60),
             allowed_origins: ALLOWED_ORIGINS.required(raw.allowed_origins, origins)?,
+            trusted_proxies: TRUSTED_PROXIES.required(raw.trusted_proxies, networks)?,
+            tls: tls(raw.tls_cert_file, raw.tls_key_file)?,
             relay_games: RELAY_GAMES.required(raw.relay_games, relay_games)?,
             grace: GRACE_SECONDS.read(raw.grace_seconds, seconds)?,
             commands_per_second: COMMANDS_PER_SECOND.required(raw.commands_per_second, whole)?,
@@ -552,6 +584,20 @@ impl Config {
             log: LOG.required(raw.log, level)?,
             log_format: LOG_FORMAT.required(raw.log_format, log_format)?,
         })
+    }
+}
+
+/// Both files or neither.
+fn tls(certificate: Option<String>, key: Option<String>) -> Result<Option<TlsFiles>, ConfigError> {
+    let (certificate, key) =
+        (TLS_CERT_FILE.read(certificate, path)?, TLS_KEY_FILE.read(key, path)?);
+    match (certificate, key) {
+        (Some(certificate), Some(key)) => Ok(Some(TlsFiles { certificate, key })),
+        (None, None) => Ok(None),
+        (Some(_), None) => {
+            Err(TLS_KEY_FILE.bad("nothing".into(), "the certificate needs it".into()))
+        }
+        (None, Some(_)) => Err(TLS_CERT_FILE.bad("nothing".into(), "the key needs it".into())),
     }
 }
 
@@ -641,6 +687,18 @@ pub fn store_at(url: &str) -> Result<Place, String> {
         Address::Sqlite(file) => Place::Sqlite { file, data_dir: None },
         Address::Postgres(url) => Place::Postgres(url),
     })
+}
+
+fn networks(_: &Setting, value: &str) -> Parsed<Vec<IpNet>> {
+    let items = value.split(',').map(str::trim).filter(|item| !item.is_empty());
+    let network = |item: &str| item.parse().or_else(|_| item.parse::<IpAddr>().map(IpNet::from));
+    let networks: Vec<IpNet> = items
+        .map(|item| network(item).map_err(|_| format!("{item:?} is neither")))
+        .collect::<Result<_, _>>()?;
+    if networks.len() > PROXIES_MAX {
+        return Err(format!("more than {PROXIES_MAX}"));
+    }
+    Ok(networks)
 }
 
 fn host_and_port(_: &Setting, value: &str) -> Parsed<String> {

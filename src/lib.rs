@@ -20,6 +20,7 @@
 //! | [`auth`] | pure cryptography: passwords, tokens, keys |
 //! | [`games`] | pure rules: the `Game` trait and the built-in games |
 //! | [`web`] | the embedded web client |
+//! | [`tls`] | connections, in the clear or through TLS |
 //! | [`vital`] | ends the process if a task that all depend on fails |
 //! | [`platform`] | what differs between operating systems |
 //! | [`ids`] | ids and times |
@@ -59,6 +60,7 @@ pub mod protocol;
 pub mod serve;
 pub mod session;
 pub mod store;
+pub mod tls;
 pub mod users;
 pub mod vital;
 pub mod web;

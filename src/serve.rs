@@ -34,6 +34,7 @@ use crate::store::postgres::{self, Notice, Postgres, PostgresSettings, Subscript
 use crate::store::sqlite::Sqlite;
 use crate::store::transfer::{KEY_FILE, KEY_SECRET};
 use crate::store::{Store, StoreError};
+use crate::tls::{Tls, TlsError};
 use crate::users::Users;
 use crate::vital::Vital;
 
@@ -52,6 +53,8 @@ const ADMIN_CONNECTIONS_MAX: usize = 64;
 const GLOBAL_QUEUE_INTERVAL: u32 = 8;
 /// How often the store forgets sessions that have expired.
 const PRUNE_INTERVAL: Duration = Duration::from_secs(60 * 60);
+/// How often the certificate's files are looked at.
+const CERTIFICATE_INTERVAL: Duration = Duration::from_secs(10);
 /// How often at least a node looks at what happened on others.
 const LOOK_INTERVAL: Duration = Duration::from_millis(500);
 /// So long it does not look again: many notices are one.
@@ -74,6 +77,8 @@ enum StartError {
     NoDataDir,
     #[error("GAMESERVER_DATABASE_URL: {place}: {error}")]
     Open { place: String, error: StoreError },
+    #[error("GAMESERVER_TLS_CERT_FILE, GAMESERVER_TLS_KEY_FILE: {0}")]
+    Tls(#[from] TlsError),
     #[error("the store: {0}")]
     Store(#[from] StoreError),
     #[error("GAMESERVER_ADVERTISE: {0}")]
@@ -100,6 +105,7 @@ fn run(mut config: Config) -> Result<ExitCode, StartError> {
     platform::raise_descriptor_limit();
     platform::keep_new_files_private();
     let place = Place::take(&config)?;
+    let tls = config.tls.take().map(Tls::load).transpose()?.map(Arc::new);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .global_queue_interval(GLOBAL_QUEUE_INTERVAL)
         .enable_all()
@@ -112,7 +118,7 @@ fn run(mut config: Config) -> Result<ExitCode, StartError> {
         let public = listen("GAMESERVER_LISTEN", config.listen)?;
         let kept = place.open(config.signing_keys.take()).await?;
         closing = Some(Arc::clone(&kept.store));
-        Server::start(config, kept, public, admin).await?.until_signal(signals).await
+        Server::start(config, kept, (public, tls), admin).await?.until_signal(signals).await
     })?;
     // What still runs was cut off: nobody waits for it.
     runtime.shutdown_background();
@@ -263,6 +269,7 @@ struct Server {
     /// The task that renews the lease.
     renewing: Option<JoinHandle<()>>,
     admin: Arc<Admin>,
+    tls: Option<Arc<Tls>>,
     public_listener: Listening,
     /// Kept to the end: whoever asks whether the server is ready is answered through the drain.
     _admin_listener: Listening,
@@ -273,14 +280,14 @@ impl Server {
     async fn start(
         config: Config,
         kept: Kept,
-        public: TcpListener,
+        (public, tls): (TcpListener, Option<Arc<Tls>>),
         admin: TcpListener,
     ) -> Result<Self, StartError> {
         let Kept { store, keys, node_secret } = kept;
         let (public_at, admin_at) = (public.local_addr()?, admin.local_addr()?);
         let log_level = start_logs(config.log, config.log_format);
         let address = advertised(&config, public_at);
-        let joined = Cluster::join(Arc::clone(&store), address, config.lease).await;
+        let joined = Cluster::join(Arc::clone(&store), address, tls.clone(), config.lease).await;
         let cluster = joined.map_err(|error| match error {
             JoinError::Store(error) => error.into(),
             taken @ JoinError::AddressTaken(_) => StartError::Advertise(taken),
@@ -303,6 +310,7 @@ impl Server {
         let settings = Settings {
             request_timeout: config.request_timeout,
             allowed_origins: config.allowed_origins,
+            trusted_proxies: config.trusted_proxies,
             rates: Rates {
                 turns_per_second: config.commands_per_second,
                 relay_per_second: config.relay_commands_per_second,
@@ -322,15 +330,18 @@ impl Server {
         let server = Self {
             public_listener: Listening::start(
                 public,
+                tls.clone(),
                 limits(config.connections_max),
                 Arc::clone(&http),
             ),
             _admin_listener: Listening::start(
                 admin,
+                None,
                 limits(ADMIN_CONNECTIONS_MAX),
                 Arc::clone(&rooms),
             ),
             admin: rooms,
+            tls,
             http,
             registry,
             users,
@@ -343,7 +354,8 @@ impl Server {
             public = %public_at,
             admin = %admin_at,
             store = %config.database,
-            "ready: open http://{} to play",
+            "ready: open {}://{} to play",
+            if server.tls.is_some() { "https" } else { "http" },
             reachable(public_at)
         );
         Ok(server)
@@ -372,6 +384,7 @@ impl Server {
         self.renewing = Some(tokio::spawn(renew(cluster, registry)));
         let (cluster, registry) = (Arc::clone(&self.cluster), Arc::clone(&self.registry));
         tokio::spawn(follow_sessions(cluster, registry, Arc::clone(&self.users)));
+        let certificates = self.tls.clone().map(|tls| tokio::spawn(watch_certificate(tls)));
         while signals.next().await == Signal::Reload {
             self.reload();
         }
@@ -384,6 +397,9 @@ impl Server {
             }
         };
         upkeep.abort();
+        if let Some(certificates) = certificates {
+            certificates.abort();
+        }
         Ok(drained)
     }
 
@@ -416,6 +432,9 @@ impl Server {
 
     /// Reads again what can change while the server runs.
     fn reload(&self) {
+        if let Some(tls) = &self.tls {
+            reload_certificate(tls);
+        }
         match Config::from_env() {
             Ok(config) => {
                 self.log_level.set(config.log);
@@ -424,6 +443,24 @@ impl Server {
             }
             Err(error) => tracing::error!(%error, "settings stay as they are"),
         }
+    }
+}
+
+/// Takes a new certificate soon after it is there, without a signal.
+async fn watch_certificate(tls: Arc<Tls>) {
+    let mut tick = interval(CERTIFICATE_INTERVAL);
+    loop {
+        tick.tick().await;
+        let tls = Arc::clone(&tls);
+        let _ = tokio::task::spawn_blocking(move || reload_certificate(&tls)).await;
+    }
+}
+
+fn reload_certificate(tls: &Tls) {
+    match tls.reload() {
+        Ok(true) => tracing::info!("there is a new certificate"),
+        Ok(false) => {}
+        Err(error) => tracing::error!(%error, "the certificate stays as it is"),
     }
 }
 

@@ -1,5 +1,6 @@
 //! Passes requests on to the node that plays a match: one hop.
 
+use std::io;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -11,8 +12,10 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use crate::platform;
+use crate::store::NodeRecord;
+use crate::tls::{self, Stream};
 
-/// How long a node may take to accept a connection.
+/// How long a node may take to accept a connection, with the handshake of TLS.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long it may take to begin its answer.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
@@ -30,9 +33,9 @@ pub enum ForwardError {
     },
 }
 
-/// Sends a request to the node at `address` and gives its answer.
+/// Sends a request to a node and gives its answer.
 pub async fn request<B>(
-    address: &str,
+    node: &NodeRecord,
     request: hyper::Request<B>,
 ) -> Result<hyper::Response<Incoming>, ForwardError>
 where
@@ -40,15 +43,23 @@ where
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     let failed = |error: &dyn std::fmt::Display| ForwardError::Unreachable {
-        address: address.to_owned(),
+        address: node.address.clone(),
         error: error.to_string(),
     };
-    let connect = timeout(CONNECT_TIMEOUT, TcpStream::connect(address)).await;
+    let connect = timeout(CONNECT_TIMEOUT, connect(node)).await;
     let stream = connect.map_err(|error| failed(&error))?.map_err(|error| failed(&error))?;
-    let _ = platform::tune(&stream);
     let handshake = http1::handshake::<_, B>(TokioIo::new(stream)).await;
     let (mut sender, connection) = handshake.map_err(|error| failed(&error))?;
     tokio::spawn(connection.with_upgrades());
     let answer = timeout(HEAD_TIMEOUT, sender.send_request(request)).await;
     answer.map_err(|error| failed(&error))?.map_err(|error| failed(&error))
+}
+
+async fn connect(node: &NodeRecord) -> io::Result<Stream> {
+    let stream = TcpStream::connect(&node.address).await?;
+    let _ = platform::tune(&stream);
+    match node.certificate {
+        Some(certificate) => tls::connect(stream, certificate).await,
+        None => Ok(Stream::Plain(stream)),
+    }
 }

@@ -28,6 +28,7 @@ use crate::ids::{MatchId, NodeId};
 use crate::platform;
 use crate::store::postgres::{Notice, Notices, Postgres, Subscription};
 use crate::store::{Claim, EndedSession, NodeRecord, Store, StoreError};
+use crate::tls::Tls;
 
 /// A lease is renewed so many times before it would expire.
 const RENEWALS: u32 = 4;
@@ -64,6 +65,8 @@ struct Member {
     store: Arc<Store>,
     /// This node under its present id.
     node: RwLock<NodeRecord>,
+    /// What shows its certificate.
+    tls: Option<Arc<Tls>>,
     lease: Duration,
     /// Until when the lease holds, in milliseconds of [`platform::wakeful_time`].
     valid_until: AtomicU64,
@@ -79,17 +82,19 @@ impl Cluster {
         Arc::new(Self { notices: Arc::default(), member: None })
     }
 
-    /// A node that others reach at `address`; alone if the store is not one that nodes share.
+    /// A node that others reach at `address`, through `tls` if there is one; alone if the store is not one that nodes share.
     pub async fn join(
         store: Arc<Store>,
         address: String,
+        tls: Option<Arc<Tls>>,
         lease: Duration,
     ) -> Result<Arc<Self>, JoinError> {
         let Store::Postgres(postgres) = &*store else { return Ok(Self::alone()) };
         let notices = Arc::clone(postgres.notices());
         let member = Some(Member {
             store,
-            node: RwLock::new(NodeRecord { id: NodeId::new(), address }),
+            node: RwLock::new(NodeRecord { id: NodeId::new(), address, certificate: None }),
+            tls,
             lease,
             valid_until: AtomicU64::new(0),
             looked_at: AtomicU64::new(0),
@@ -124,7 +129,7 @@ impl Cluster {
     pub async fn renew(&self, give_up: impl FnOnce()) -> Result<(), StoreError> {
         let Some((member, store)) = self.parts() else { return Ok(()) };
         let (node, began) = (member.node(), now());
-        let alive = store.renew_node(node.id, member.lease).await?;
+        let alive = store.renew_node(&node, member.lease).await?;
         if !alive.is_empty() {
             member.hold_from(began);
             member.know(&node, &alive);
@@ -214,7 +219,9 @@ impl Cluster {
 
 impl Member {
     fn node(&self) -> NodeRecord {
-        self.node.read().unwrap_or_else(PoisonError::into_inner).clone()
+        let known = self.node.read().unwrap_or_else(PoisonError::into_inner).clone();
+        // It may be another than at the last look.
+        NodeRecord { certificate: self.tls.as_ref().map(|tls| tls.fingerprint()), ..known }
     }
 
     /// Ends the leases of those who were at this address before, so that after a crash nobody waits for

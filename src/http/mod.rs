@@ -4,15 +4,18 @@
 //! - `router`: which address takes which methods; `openapi.json` says the same, and a test holds
 //!   them together
 //! - this page: what every request goes through: id, deadline, origin, access log
+//! - `proxies`: where a request comes from
 //! - `input`, `problem`: what a request says, and what it is told where that can't be done
 //! - `routes`: what each address does
 
 pub mod input;
 pub mod problem;
+mod proxies;
 mod router;
 mod routes;
 pub mod server;
 
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant, SystemTime};
@@ -25,11 +28,13 @@ use hyper::header::{
     CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue, ORIGIN, VARY,
 };
 use hyper::{Method, StatusCode};
+use ipnet::IpNet;
 use serde::Serialize;
 use tokio::sync::watch;
 use tracing::Instrument as _;
 
 use self::problem::Refusal;
+use self::proxies::Proxies;
 use self::router::{Found, Router};
 use self::server::{Connection, Handler, Request, Response};
 use crate::auth::{Claims, NodeTokens};
@@ -51,6 +56,10 @@ const REQUEST_ID_BYTES_MAX: usize = 64;
 #[derive(Clone, Copy)]
 struct PassedOn(Claims);
 
+/// Where a request comes from, as far as that is to be believed.
+#[derive(Clone, Copy)]
+struct Client(IpAddr);
+
 /// What all requests share.
 pub struct Http {
     store: Arc<Store>,
@@ -63,6 +72,7 @@ pub struct Http {
     rates: Rates,
     request_timeout: Duration,
     allowed_origins: RwLock<Vec<String>>,
+    proxies: Proxies,
     draining: watch::Sender<bool>,
     requests: AtomicU64,
     sockets: AtomicU64,
@@ -74,6 +84,8 @@ pub struct Settings {
     pub request_timeout: Duration,
     /// Origins of pages elsewhere that may connect, as browsers write them.
     pub allowed_origins: Vec<String>,
+    /// Proxies that are believed.
+    pub trusted_proxies: Vec<IpNet>,
     /// What a socket may send.
     pub rates: Rates,
     /// What nodes know each other by.
@@ -100,6 +112,7 @@ impl Http {
             rates: settings.rates,
             request_timeout: settings.request_timeout,
             allowed_origins: RwLock::new(settings.allowed_origins),
+            proxies: Proxies(settings.trusted_proxies),
             draining: watch::Sender::new(false),
             requests: AtomicU64::new(0),
             sockets: AtomicU64::new(0),
@@ -151,17 +164,26 @@ impl Http {
         })
     }
 
-    async fn answer(
-        self: &Arc<Self>,
-        mut request: Request,
-        connection: &Arc<Connection>,
-    ) -> Result<Response, Refusal> {
+    /// Notes for whom and from where a request comes, and gives the latter.
+    fn identify(&self, request: &mut Request, peer: IpAddr) -> IpAddr {
+        let mut by_node = false;
         if let Some(token) = request.headers_mut().remove(X_NODE)
             // What no node has said is nothing.
             && let Ok(claims) = self.nodes.verify(token.to_str().unwrap_or(""), SystemTime::now())
         {
             request.extensions_mut().insert(PassedOn(claims));
+            by_node = true;
         }
+        let client = self.proxies.client(peer, by_node, request.headers());
+        request.extensions_mut().insert(Client(client));
+        client
+    }
+
+    async fn answer(
+        self: &Arc<Self>,
+        request: Request,
+        connection: &Arc<Connection>,
+    ) -> Result<Response, Refusal> {
         let method = match *request.method() {
             Method::HEAD => Method::GET,
             ref other => other.clone(),
@@ -207,12 +229,16 @@ impl Http {
 }
 
 impl Handler for Http {
-    async fn handle(self: Arc<Self>, request: Request, connection: Arc<Connection>) -> Response {
+    async fn handle(
+        self: Arc<Self>,
+        mut request: Request,
+        connection: Arc<Connection>,
+    ) -> Response {
         let began = Instant::now();
         let id = request_id(request.headers());
         let (method, path) = (request.method().clone(), request.uri().path().to_owned());
         let origin = request.headers().get(ORIGIN).cloned();
-        let peer = connection.peer;
+        let client = self.identify(&mut request, connection.peer.ip());
         let span = tracing::error_span!("request", request_id = id.to_str().unwrap_or_default());
         let answer = self.answer(request, &connection).instrument(span);
         let answer = tokio::time::timeout(self.request_timeout, answer).await;
@@ -232,9 +258,9 @@ impl Handler for Http {
         let request_id = id.to_str().unwrap_or_default();
         // The files of the page say nothing at the usual level: there are ten for each visit.
         if path.starts_with("/assets/") {
-            tracing::debug!(target: "access", request_id, %method, path, status, micros, %peer);
+            tracing::debug!(target: "access", request_id, %method, path, status, micros, %client);
         } else {
-            tracing::info!(target: "access", request_id, %method, path, status, micros, %peer);
+            tracing::info!(target: "access", request_id, %method, path, status, micros, %client);
         }
         response.headers_mut().insert(X_REQUEST_ID, id);
         response

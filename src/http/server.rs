@@ -17,6 +17,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 
 use crate::platform;
+use crate::tls::{Stream, Tls};
 
 /// A request as it arrives.
 pub type Request = hyper::Request<Incoming>;
@@ -67,12 +68,18 @@ pub struct Listening {
 }
 
 impl Listening {
-    /// Starts to accept.
-    pub fn start(listener: TcpListener, limits: Limits, handler: Arc<impl Handler>) -> Self {
+    /// Starts to accept, through `tls` if there is one.
+    pub fn start(
+        listener: TcpListener,
+        tls: Option<Arc<Tls>>,
+        limits: Limits,
+        handler: Arc<impl Handler>,
+    ) -> Self {
         let places = Arc::new(Semaphore::new(limits.connections_max));
         let (draining, drain) = watch::channel(false);
         let (open, closed) = mpsc::channel(1);
-        tokio::spawn(accept(listener, Arc::clone(&places), limits, handler, drain, open));
+        let accepting = Accepting { tls, places: Arc::clone(&places), limits, handler, open };
+        tokio::spawn(accepting.run(listener, drain));
         Self { limits, places, draining, closed }
     }
 
@@ -89,48 +96,65 @@ impl Listening {
     }
 }
 
-async fn accept(
-    listener: TcpListener,
+/// What is needed for each connection.
+struct Accepting<H> {
+    tls: Option<Arc<Tls>>,
     places: Arc<Semaphore>,
     limits: Limits,
-    handler: Arc<impl Handler>,
-    mut drain: watch::Receiver<bool>,
+    handler: Arc<H>,
     open: mpsc::Sender<()>,
-) {
-    let next = async || {
-        let place = Arc::clone(&places).acquire_owned().await;
-        (place, listener.accept().await)
-    };
-    loop {
-        let (place, accepted) = tokio::select! {
-            next = next() => next,
-            () = begun(&mut drain) => return,
+}
+
+impl<H: Handler> Accepting<H> {
+    async fn run(self, listener: TcpListener, mut drain: watch::Receiver<bool>) {
+        let next = async || {
+            let place = Arc::clone(&self.places).acquire_owned().await;
+            (place, listener.accept().await)
         };
-        match (place, accepted) {
-            (Ok(place), Ok((stream, peer))) => {
-                let open = open.clone();
-                let connection = Arc::new(Connection { peer, _place: place, _open: open });
-                let handler = Arc::clone(&handler);
-                tokio::spawn(serve(stream, connection, limits, handler, drain.clone()));
+        loop {
+            let (place, accepted) = tokio::select! {
+                next = next() => next,
+                () = begun(&mut drain) => return,
+            };
+            match (place, accepted) {
+                (Ok(place), Ok((stream, peer))) => {
+                    let open = self.open.clone();
+                    let connection = Arc::new(Connection { peer, _place: place, _open: open });
+                    self.take(stream, connection, drain.clone());
+                }
+                (_, Err(error)) => {
+                    tracing::warn!(%error, "a connection could not be accepted");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+                (Err(_), _) => return,
             }
-            (_, Err(error)) => {
-                tracing::warn!(%error, "a connection could not be accepted");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-            }
-            (Err(_), _) => return,
         }
+    }
+
+    fn take(&self, stream: TcpStream, connection: Arc<Connection>, drain: watch::Receiver<bool>) {
+        // Without it small messages wait for each other; nothing else is lost.
+        let _ = platform::tune(&stream);
+        let (handler, limits) = (Arc::clone(&self.handler), self.limits);
+        let Some(tls) = self.tls.clone() else {
+            tokio::spawn(serve(Stream::Plain(stream), connection, limits, handler, drain));
+            return;
+        };
+        tokio::spawn(async move {
+            match tls.accept(stream).await {
+                Ok(stream) => serve(stream, connection, limits, handler, drain).await,
+                Err(error) => tracing::debug!(%error, peer = %connection.peer, "no handshake"),
+            }
+        });
     }
 }
 
 async fn serve(
-    stream: TcpStream,
+    stream: Stream,
     connection: Arc<Connection>,
     limits: Limits,
     handler: Arc<impl Handler>,
     mut drain: watch::Receiver<bool>,
 ) {
-    // Without it small messages wait for each other; nothing else is lost.
-    let _ = platform::tune(&stream);
     let service = service_fn(move |request| {
         let answer = Arc::clone(&handler).handle(request, Arc::clone(&connection));
         async { Ok::<_, std::convert::Infallible>(answer.await) }

@@ -22,8 +22,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use fastwebsockets::OpCode;
-use tokio::io::{AsyncRead as _, AsyncWrite as _, AsyncWriteExt as _, ReadBuf};
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncWrite as _, AsyncWriteExt as _, ReadBuf};
 use tokio::time::timeout;
 
 use self::frames::{Decoder, Incoming};
@@ -33,6 +32,7 @@ use crate::matches::{Attachment, Clock, Close, Outbox, problem};
 use crate::protocol::{
     self, BadMessage, ClientMessage, Codec, Frame, Problem, ServerMessage, msgpack_to_json,
 };
+use crate::tls::Stream;
 
 /// What is read at once: the largest message and its head fit.
 const READ_BYTES: usize = 72 * 1024;
@@ -63,7 +63,7 @@ pub struct Rates {
 
 /// One connected socket.
 struct Session {
-    stream: TcpStream,
+    stream: Stream,
     outbox: Arc<Outbox>,
     attachment: Attachment,
     clock: Arc<Clock>,
@@ -77,7 +77,7 @@ struct Session {
 
 /// Serves a socket until either side ends it. `early` is what came right after the handshake.
 pub async fn run(
-    stream: TcpStream,
+    stream: Stream,
     early: Bytes,
     attachment: Attachment,
     outbox: Arc<Outbox>,
@@ -115,7 +115,7 @@ pub async fn run(
 
 /// Writes what was queued before the close, and the close frame.
 async fn farewell(
-    mut stream: TcpStream,
+    mut stream: Stream,
     codec: Codec,
     (writing, written): (VecDeque<Arc<Frame>>, usize),
     close: Close,
@@ -129,23 +129,35 @@ async fn farewell(
         stream.shutdown().await
     };
     if let Ok(Ok(())) = timeout(CLOSE_WRITE_TIMEOUT, write).await {
-        let _: Result<io::Result<()>, _> = timeout(CLOSE_LINGER, linger(&stream)).await;
+        let _: Result<io::Result<()>, _> = timeout(CLOSE_LINGER, linger(&mut stream)).await;
     }
 }
 
 /// Lets the other side read our close frame and close first.
-async fn linger(stream: &TcpStream) -> io::Result<()> {
+async fn linger(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<()> {
     let mut thrown_away = 0;
     while thrown_away < LINGER_BYTES_MAX {
-        stream.readable().await?;
-        match with_buffer(|buffer| stream.try_read(buffer)) {
-            Ok(0) => break,
-            Ok(count) => thrown_away += count,
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            Err(error) => return Err(error),
+        match read(stream, <[u8]>::len).await? {
+            0 => break,
+            count => thrown_away += count,
         }
     }
     Ok(())
+}
+
+/// Reads once and looks at it where it is; nothing is held while there is nothing to read.
+async fn read<T>(
+    stream: &mut (impl AsyncRead + Unpin),
+    mut look: impl FnMut(&[u8]) -> T,
+) -> io::Result<T> {
+    poll_fn(|cx| {
+        with_buffer(|buffer| {
+            let mut unread = ReadBuf::new(buffer);
+            ready!(Pin::new(&mut *stream).poll_read(cx, &mut unread))?;
+            Poll::Ready(Ok(look(unread.filled())))
+        })
+    })
+    .await
 }
 
 /// The thread's read buffer, which no task holds across a wait.
@@ -170,13 +182,11 @@ impl Session {
             }
         }
         loop {
-            if self.writing.is_empty()
-                && let Some(close) = ready!(self.outbox.poll_take(cx, &mut self.writing))
-            {
-                return Poll::Ready(Ok(close));
-            }
             if self.poll_write(cx)?.is_pending() {
                 return self.outbox.poll_close(cx).map(Ok);
+            }
+            if let Some(close) = ready!(self.outbox.poll_take(cx, &mut self.writing)) {
+                return Poll::Ready(Ok(close));
             }
         }
     }
@@ -201,7 +211,7 @@ impl Session {
         })
     }
 
-    /// Writes all that was taken.
+    /// Writes all that was taken, if anything was.
     fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while !self.writing.is_empty() {
             let stream = Pin::new(&mut self.stream);
@@ -221,7 +231,8 @@ impl Session {
             };
             self.advance(written);
         }
-        Poll::Ready(Ok(()))
+        // What TLS holds back; in the clear there is nothing.
+        Pin::new(&mut self.stream).poll_flush(cx)
     }
 
     /// Lets go of what was written.

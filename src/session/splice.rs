@@ -6,41 +6,43 @@
 use std::io;
 use std::time::Duration;
 
-use bytes::{Buf as _, Bytes};
+use bytes::Bytes;
 use fastwebsockets::OpCode;
-use tokio::io::AsyncWriteExt as _;
-use tokio::net::TcpStream;
+use tokio::io::{AsyncWriteExt as _, ReadHalf, WriteHalf, split};
 use tokio::time::timeout;
 
-use super::{CLOSE_LINGER, CLOSE_WRITE_TIMEOUT, linger, with_buffer};
+use super::{CLOSE_LINGER, CLOSE_WRITE_TIMEOUT, linger, read};
 use crate::matches::Close;
 use crate::protocol::{Codec, Frame};
+use crate::tls::Stream;
 
 /// How long one side may take nothing of what waits for it: as long as a socket may be silent.
 const STALL_MAX: Duration = Duration::from_secs(60);
 
 /// Passes the bytes of a socket on until one side ends it, or until `stop`.
 pub async fn splice(
-    (mut client, from_client): (TcpStream, Bytes),
-    (mut owner, from_owner): (TcpStream, Bytes),
+    (client, from_client): (Stream, Bytes),
+    (owner, from_owner): (Stream, Bytes),
     stop: impl Future<Output = ()>,
 ) {
+    let (mut from_client_on, mut client) = split(client);
+    let (mut from_owner_on, mut owner) = split(owner);
     let (mut up, mut down) = (Way::new(from_client), Way::new(from_owner));
     let rest = tokio::select! {
-        over = up.pass_all(&client, &owner) => match over {
+        over = up.pass_all(&mut from_client_on, &mut owner) => match over {
             // It may read on to the answer to its close.
             Over::From => owner.shutdown().await.map_or(Rest::Nothing, |()| Rest::All),
             // That node's last words may be on their way.
             Over::To => Rest::All,
         },
-        over = down.pass_all(&owner, &client) => match over {
+        over = down.pass_all(&mut from_owner_on, &mut client) => match over {
             Over::From => Rest::Nothing,
             Over::To => return,
         },
         () = stop => Rest::Frame,
     };
     let last = async {
-        down.pass_rest(&owner, &client, rest).await?;
+        down.pass_rest(&mut from_owner_on, &mut client, rest).await?;
         if down.frames.is_between() && !down.frames.closed {
             let Close { code, reason } = Close::COME_BACK;
             // A control frame is the same in every codec.
@@ -50,11 +52,15 @@ pub async fn splice(
     };
     let last = timeout(CLOSE_WRITE_TIMEOUT, last).await;
     // That node need not wait for the client.
-    drop(owner);
+    drop((owner, from_owner_on));
     if let Ok(Ok(())) = last {
-        let _: Result<io::Result<()>, _> = timeout(CLOSE_LINGER, linger(&client)).await;
+        let linger = linger(&mut from_client_on);
+        let _: Result<io::Result<()>, _> = timeout(CLOSE_LINGER, linger).await;
     }
 }
+
+type From = ReadHalf<Stream>;
+type To = WriteHalf<Stream>;
 
 /// Which side of a [`Way`] is over.
 enum Over {
@@ -88,7 +94,7 @@ impl Way {
     }
 
     /// Passes on until one side is over. Can be given up at any time and gone on with.
-    async fn pass_all(&mut self, from: &TcpStream, to: &TcpStream) -> Over {
+    async fn pass_all(&mut self, from: &mut From, to: &mut To) -> Over {
         loop {
             if self.write(to).await.is_err() {
                 return Over::To;
@@ -100,7 +106,7 @@ impl Way {
         }
     }
 
-    async fn pass_rest(&mut self, from: &TcpStream, to: &TcpStream, rest: Rest) -> io::Result<()> {
+    async fn pass_rest(&mut self, from: &mut From, to: &mut To, rest: Rest) -> io::Result<()> {
         self.write(to).await?;
         while rest == Rest::All || rest == Rest::Frame && !self.frames.is_between() {
             if !self.read(from).await? {
@@ -112,30 +118,19 @@ impl Way {
     }
 
     /// Reads what there is; false at the end.
-    async fn read(&mut self, from: &TcpStream) -> io::Result<bool> {
-        from.readable().await?;
-        with_buffer(|buffer| match from.try_read(buffer) {
-            Ok(count) => {
-                self.frames.advance(&buffer[..count]);
-                self.waiting = Bytes::copy_from_slice(&buffer[..count]);
-                Ok(count > 0)
-            }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(true),
-            Err(error) => Err(error),
-        })
+    async fn read(&mut self, from: &mut From) -> io::Result<bool> {
+        self.waiting = read(from, Bytes::copy_from_slice).await?;
+        self.frames.advance(&self.waiting);
+        Ok(!self.waiting.is_empty())
     }
 
     /// Writes what waits.
-    async fn write(&mut self, to: &TcpStream) -> io::Result<()> {
-        while !self.waiting.is_empty() {
-            match to.try_write(&self.waiting) {
-                Ok(count) => self.waiting.advance(count),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    timeout(STALL_MAX, to.writable()).await??;
-                }
-                Err(error) => return Err(error),
-            }
-        }
+    async fn write(&mut self, to: &mut To) -> io::Result<()> {
+        let write = async {
+            to.write_all_buf(&mut self.waiting).await?;
+            to.flush().await
+        };
+        timeout(STALL_MAX, write).await??;
         // What it was a part of goes, too.
         self.waiting = Bytes::new();
         Ok(())
@@ -191,7 +186,7 @@ fn payload_bytes(head: &[u8]) -> Option<u64> {
 mod tests {
     use super::*;
     use tokio::io::AsyncReadExt as _;
-    use tokio::net::TcpListener;
+    use tokio::net::{TcpListener, TcpStream};
     use tokio::sync::oneshot;
     use tokio::task::JoinHandle;
 
@@ -212,7 +207,8 @@ mod tests {
         let (owner, owner_side) = pair(&listener).await;
         let (stop, stopped) = oneshot::channel::<()>();
         let splice = tokio::spawn(async move {
-            let (client, owner) = ((client_side, Bytes::new()), (owner_side, Bytes::new()));
+            let side = |stream| (Stream::Plain(stream), Bytes::new());
+            let (client, owner) = (side(client_side), side(owner_side));
             splice(client, owner, async { drop(stopped.await) }).await;
         });
         (client, owner, stop, splice)

@@ -269,6 +269,8 @@ pub struct NodeRecord {
     pub id: NodeId,
     /// Where the others reach its public listener: `host:port`.
     pub address: String,
+    /// SHA-256 of the certificate that it shows; `None`: it does not take TLS.
+    pub certificate: Option<[u8; 32]>,
 }
 
 /// What became of a wish to play a match.

@@ -28,5 +28,6 @@ mod postgres_away;
 mod relay;
 mod sockets;
 mod source;
+mod tls;
 mod tokens;
 mod transfer;

@@ -21,6 +21,7 @@ const ROOMS: &[&str] = &[
     "auth",
     "games",
     "web",
+    "tls",
     "vital",
     "platform",
     "ids",

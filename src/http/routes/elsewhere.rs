@@ -6,15 +6,16 @@ use std::time::SystemTime;
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Empty, Full, Limited};
 use hyper::body::Incoming;
-use hyper::header::{AUTHORIZATION, CONNECTION, HeaderValue, TRANSFER_ENCODING};
+use hyper::header::{AUTHORIZATION, CONNECTION, FORWARDED, HeaderValue, TRANSFER_ENCODING};
 use hyper::{StatusCode, Uri};
 
 use super::sockets::{below, is_websocket};
 use crate::auth::Claims;
 use crate::cluster::forward;
 use crate::http::problem::Refusal;
+use crate::http::proxies::X_FORWARDED_FOR;
 use crate::http::server::{Connection, Request, Response, begun};
-use crate::http::{Http, PassedOn, X_NODE, X_REQUEST_ID};
+use crate::http::{Client, Http, PassedOn, X_NODE, X_REQUEST_ID};
 use crate::session::splice;
 use crate::store::NodeRecord;
 
@@ -40,14 +41,19 @@ pub(super) async fn pass_on(
     let uri = without_ticket(request.uri());
     *request.uri_mut() = uri.ok_or_else(|| Refusal::malformed("the address can't be read"))?;
     let token = HeaderValue::try_from(http.nodes.issue(claims, SystemTime::now()));
+    let client = request.extensions().get().map(|Client(client)| client.to_string());
     let headers = request.headers_mut();
     headers.remove(AUTHORIZATION);
+    headers.remove(FORWARDED);
+    if let Ok(client) = HeaderValue::try_from(client.unwrap_or_default()) {
+        headers.insert(X_FORWARDED_FOR, client);
+    }
     headers.insert(X_NODE, token.map_err(|_| Refusal::internal())?);
     if is_websocket(&request) {
         return pass_on_socket(http, request, node, connection).await;
     }
     request.headers_mut().remove(CONNECTION);
-    let answer = forward::request(&node.address, request).await.map_err(|error| away(&error))?;
+    let answer = forward::request(node, request).await.map_err(|error| away(&error))?;
     collected(answer).await
 }
 
@@ -70,8 +76,7 @@ async fn pass_on_socket(
 ) -> Result<Response, Refusal> {
     let client = hyper::upgrade::on(&mut request);
     let request = request.map(|_| Empty::<Bytes>::new());
-    let mut answer =
-        forward::request(&node.address, request).await.map_err(|error| away(&error))?;
+    let mut answer = forward::request(node, request).await.map_err(|error| away(&error))?;
     if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
         return collected(answer).await;
     }

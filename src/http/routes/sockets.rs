@@ -14,7 +14,6 @@ use hyper::upgrade::Upgraded;
 use hyper::{Method, StatusCode};
 use hyper_util::rt::TokioIo;
 use serde::Serialize;
-use tokio::net::TcpStream;
 
 use super::elsewhere::{is_passed_on, pass_on};
 use super::id;
@@ -28,6 +27,7 @@ use crate::ids::MatchId;
 use crate::matches::{Attachment, Caller, Outbox};
 use crate::protocol::Codec;
 use crate::session;
+use crate::tls::Stream;
 use crate::users::TICKET_SECONDS;
 
 #[derive(Serialize)]
@@ -175,15 +175,15 @@ async fn connect(
 }
 
 /// The connection below an upgrade, and what was read of it already.
-pub(super) fn below(upgraded: Upgraded) -> Option<(TcpStream, Bytes)> {
-    let parts = upgraded.downcast::<TokioIo<TcpStream>>().ok()?;
+pub(super) fn below(upgraded: Upgraded) -> Option<(Stream, Bytes)> {
+    let parts = upgraded.downcast::<TokioIo<Stream>>().ok()?;
     Some((parts.io.into_inner(), parts.read_buf))
 }
 
 async fn serve(
     http: Arc<Http>,
     connection: Arc<Connection>,
-    stream: TcpStream,
+    stream: Stream,
     early: Bytes,
     attachment: Attachment,
     outbox: Arc<Outbox>,

@@ -17,6 +17,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../migrations/postgres/0003_snapshots.sql"),
     include_str!("../migrations/postgres/0004_tickets.sql"),
     include_str!("../migrations/postgres/0005_notices.sql"),
+    include_str!("../migrations/postgres/0006_certificates.sql"),
 ];
 
 /// The advisory lock's number, which nothing else in the database should use.

@@ -47,14 +47,17 @@ impl Postgres {
 
     /// Adds a node with a lease.
     pub async fn add_node(&self, node: &NodeRecord, lease: Duration) -> Result<(), StoreError> {
-        let params: [Param; 3] = [
+        let certificate = node.certificate.as_ref().map(<[u8; 32]>::as_slice);
+        let params: [Param; 4] = [
             (&node.id.0, Type::UUID),
             (&node.address, Type::TEXT),
             (&lease.as_secs_f64(), Type::FLOAT8),
+            (&certificate, Type::BYTEA),
         ];
         let sql = format!(
             "WITH added AS (
-                INSERT INTO nodes VALUES ($1, $2, now() + make_interval(secs => $3)) RETURNING id
+                INSERT INTO nodes VALUES ($1, $2, now() + make_interval(secs => $3), $4)
+                RETURNING id
             )
             SELECT pg_notify('{CHANNEL}', '{}') FROM added",
             Notice::Nodes
@@ -66,24 +69,29 @@ impl Postgres {
     /// is none any more, and its id is never used again. Forgets nodes that have been gone for long.
     pub async fn renew_node(
         &self,
-        id: NodeId,
+        node: &NodeRecord,
         lease: Duration,
     ) -> Result<Vec<NodeRecord>, StoreError> {
-        let params: [Param; 2] = [(&id.0, Type::UUID), (&lease.as_secs_f64(), Type::FLOAT8)];
+        let certificate = node.certificate.as_ref().map(<[u8; 32]>::as_slice);
+        let params: [Param; 3] = [
+            (&node.id.0, Type::UUID),
+            (&lease.as_secs_f64(), Type::FLOAT8),
+            (&certificate, Type::BYTEA),
+        ];
         let sql = "WITH renewed AS (
-                UPDATE nodes SET expires_at = now() + make_interval(secs => $2)
+                UPDATE nodes SET expires_at = now() + make_interval(secs => $2), certificate = $3
                 WHERE id = $1 AND expires_at > now() RETURNING id
             ), forgotten AS (
                 DELETE FROM nodes WHERE expires_at < now() - interval '1 hour'
             )
-            SELECT id, address FROM nodes WHERE expires_at > now() AND EXISTS (SELECT FROM renewed)";
+            SELECT id, address, certificate FROM nodes WHERE expires_at > now() AND EXISTS (SELECT FROM renewed)";
         let rows = self.dedicated.query(sql, &params, lease / TRIES_IN_LEASE).await?;
         Ok(rows.iter().map(read_node).collect())
     }
 
     /// The nodes that hold a lease.
     pub async fn nodes(&self) -> Result<Vec<NodeRecord>, StoreError> {
-        let sql = "SELECT id, address FROM nodes WHERE expires_at > now() ORDER BY id";
+        let sql = "SELECT id, address, certificate FROM nodes WHERE expires_at > now() ORDER BY id";
         let rows = self.query(sql, &[]).await?;
         Ok(rows.iter().map(read_node).collect())
     }
@@ -115,31 +123,32 @@ impl Postgres {
                     OR NOT EXISTS (SELECT FROM nodes WHERE nodes.id = matches.node_id))
                 RETURNING epoch
             ), owner AS (
-                SELECT nodes.id, nodes.address FROM matches JOIN nodes ON nodes.id = node_id
+                SELECT nodes.id, address, certificate FROM matches JOIN nodes ON nodes.id = node_id
                 WHERE matches.id = $1 AND node_id <> $2 AND expires_at > now()
             )
-            SELECT (SELECT epoch FROM taken), (SELECT id FROM owner), (SELECT address FROM owner),
-                EXISTS (SELECT FROM matches WHERE id = $1),
-                (SELECT count(pg_notify('{CHANNEL}', '{}')) FROM ended)",
+            SELECT owner.*, (SELECT epoch FROM taken), EXISTS (SELECT FROM matches WHERE id = $1),
+                (SELECT count(pg_notify('{CHANNEL}', '{}')) FROM ended)
+            FROM (VALUES (true)) AS always LEFT JOIN owner ON true",
             Notice::Nodes
         );
         let rows = self.query(&sql, &params).await?;
         let Some(row) = rows.first() else { return Ok(Claim::Unknown) };
-        if let Some(epoch) = row.get::<_, Option<i64>>(0) {
+        if let Some(epoch) = row.get::<_, Option<i64>>(3) {
             return Ok(Claim::Mine(epoch.cast_unsigned()));
         }
-        if let (Some(id), Some(address)) = (row.get::<_, Option<Uuid>>(1), row.get(2)) {
-            return Ok(Claim::Elsewhere(NodeRecord { id: NodeId(id), address }));
+        if row.get::<_, Option<Uuid>>(0).is_some() {
+            return Ok(Claim::Elsewhere(read_node(row)));
         }
         // Neither: another node was quicker by a moment, or there is no such match.
-        let exists: bool = row.get(3);
+        let exists: bool = row.get(4);
         if exists { Err(StoreError::Busy) } else { Ok(Claim::Unknown) }
     }
 
     /// The other node that plays a match now, if one does.
     pub async fn owner(&self, id: MatchId, node: NodeId) -> Result<Option<NodeRecord>, StoreError> {
         let params: [Param; 2] = [(&id.0, Type::UUID), (&node.0, Type::UUID)];
-        let sql = "SELECT nodes.id, address FROM matches JOIN nodes ON nodes.id = node_id
+        let sql =
+            "SELECT nodes.id, address, certificate FROM matches JOIN nodes ON nodes.id = node_id
             WHERE matches.id = $1 AND node_id <> $2 AND expires_at > now()";
         Ok(self.query(sql, &params).await?.first().map(read_node))
     }
@@ -208,5 +217,10 @@ impl Postgres {
 }
 
 fn read_node(row: &Row) -> NodeRecord {
-    NodeRecord { id: NodeId(row.get(0)), address: row.get(1) }
+    let certificate: Option<&[u8]> = row.get(2);
+    NodeRecord {
+        id: NodeId(row.get(0)),
+        address: row.get(1),
+        certificate: certificate.and_then(|digest| digest.try_into().ok()),
+    }
 }
