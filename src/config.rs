@@ -271,6 +271,36 @@ const RELAY_COMMANDS_PER_SECOND: Setting = number(
     (1, 100_000),
     "What one socket may send in a relay game.",
 );
+const TICKET_SECONDS: Setting = number(
+    "GAMESERVER_TICKET_SECONDS",
+    Some("300"),
+    "seconds",
+    (1, 86_400),
+    "How long a matchmaking ticket searches before it expires.",
+);
+const FAILED_SIGN_INS_PER_MINUTE: Setting = number(
+    "GAMESERVER_FAILED_SIGN_INS_PER_MINUTE",
+    Some("10"),
+    "sign-ins a minute",
+    (0, 1_000_000),
+    "Wrong passwords for one user name, before even the right one is refused for that minute; 0: \
+     no limit.",
+);
+const MATCHES_PER_MINUTE: Setting = number(
+    "GAMESERVER_MATCHES_PER_MINUTE",
+    Some("600"),
+    "matches a minute",
+    (0, 1_000_000),
+    "Matches, tickets and quick plays that one user may begin; 0: no limit.",
+);
+const ACCOUNTS_PER_MINUTE: Setting = number(
+    "GAMESERVER_ACCOUNTS_PER_MINUTE",
+    Some("0"),
+    "accounts a minute",
+    (0, 1_000_000),
+    "Accounts and guests that one address may make; 0: no limit, since a network or a proxy may be \
+     one address.",
+);
 const REQUEST_TIMEOUT_SECONDS: Setting = number(
     "GAMESERVER_REQUEST_TIMEOUT_SECONDS",
     Some("10"),
@@ -324,6 +354,10 @@ pub const SETTINGS: &[Setting] = &[
     GRACE_SECONDS,
     COMMANDS_PER_SECOND,
     RELAY_COMMANDS_PER_SECOND,
+    TICKET_SECONDS,
+    FAILED_SIGN_INS_PER_MINUTE,
+    MATCHES_PER_MINUTE,
+    ACCOUNTS_PER_MINUTE,
     REQUEST_TIMEOUT_SECONDS,
     CONNECTIONS_MAX,
     LOG,
@@ -368,6 +402,14 @@ pub struct Config {
     pub commands_per_second: u32,
     /// Rate limit of a seat in `relay` games.
     pub relay_commands_per_second: u32,
+    /// How long a matchmaking ticket searches.
+    pub ticket_lifetime: Duration,
+    /// Wrong passwords for a user name; 0: no limit.
+    pub failed_sign_ins_per_minute: u32,
+    /// Matches, tickets and quick plays of a user; 0: no limit.
+    pub matches_per_minute: u32,
+    /// Accounts from an address; 0: no limit.
+    pub accounts_per_minute: u32,
     /// The deadline of a request.
     pub request_timeout: Duration,
     /// Most open connections of the public listener.
@@ -492,6 +534,10 @@ struct Raw {
     grace_seconds: Option<String>,
     commands_per_second: Option<String>,
     relay_commands_per_second: Option<String>,
+    ticket_seconds: Option<String>,
+    failed_sign_ins_per_minute: Option<String>,
+    matches_per_minute: Option<String>,
+    accounts_per_minute: Option<String>,
     request_timeout_seconds: Option<String>,
     connections_max: Option<String>,
     log: Option<String>,
@@ -578,6 +624,11 @@ impl Config {
             commands_per_second: COMMANDS_PER_SECOND.required(raw.commands_per_second, whole)?,
             relay_commands_per_second: RELAY_COMMANDS_PER_SECOND
                 .required(raw.relay_commands_per_second, whole)?,
+            ticket_lifetime: TICKET_SECONDS.required(raw.ticket_seconds, seconds)?,
+            failed_sign_ins_per_minute: FAILED_SIGN_INS_PER_MINUTE
+                .required(raw.failed_sign_ins_per_minute, whole)?,
+            matches_per_minute: MATCHES_PER_MINUTE.required(raw.matches_per_minute, whole)?,
+            accounts_per_minute: ACCOUNTS_PER_MINUTE.required(raw.accounts_per_minute, whole)?,
             request_timeout: REQUEST_TIMEOUT_SECONDS
                 .required(raw.request_timeout_seconds, seconds)?,
             connections_max: CONNECTIONS_MAX.required(raw.connections_max, whole)?,
@@ -992,6 +1043,9 @@ mod tests {
         assert!(config.allowed_origins.is_empty() && config.relay_games.is_empty());
         assert_eq!(config.grace, None);
         assert_eq!((config.commands_per_second, config.relay_commands_per_second), (50, 5000));
+        assert_eq!(config.ticket_lifetime, Duration::from_secs(300));
+        let limits = (config.failed_sign_ins_per_minute, config.matches_per_minute);
+        assert_eq!((limits, config.accounts_per_minute), ((10, 600), 0));
         assert_eq!(config.request_timeout, Duration::from_secs(10));
         assert_eq!(config.connections_max, 10_000);
         assert_eq!((config.log, config.log_format), (Level::INFO, LogFormat::Auto));
@@ -1016,6 +1070,10 @@ mod tests {
             ("GAMESERVER_GRACE_SECONDS", "5"),
             ("GAMESERVER_COMMANDS_PER_SECOND", "1"),
             ("GAMESERVER_RELAY_COMMANDS_PER_SECOND", "100000"),
+            ("GAMESERVER_TICKET_SECONDS", "7"),
+            ("GAMESERVER_FAILED_SIGN_INS_PER_MINUTE", "1"),
+            ("GAMESERVER_MATCHES_PER_MINUTE", "2"),
+            ("GAMESERVER_ACCOUNTS_PER_MINUTE", "3"),
             ("GAMESERVER_REQUEST_TIMEOUT_SECONDS", "1"),
             ("GAMESERVER_CONNECTIONS_MAX", "7"),
             ("GAMESERVER_LOG", "trace"),
@@ -1034,6 +1092,9 @@ mod tests {
         assert_eq!(config.relay_games[0].name, "golf");
         assert_eq!(config.grace, Some(Duration::from_secs(5)));
         assert_eq!((config.commands_per_second, config.relay_commands_per_second), (1, 100_000));
+        assert_eq!(config.ticket_lifetime, Duration::from_secs(7));
+        let limits = (config.failed_sign_ins_per_minute, config.matches_per_minute);
+        assert_eq!((limits, config.accounts_per_minute), ((1, 2), 3));
         assert_eq!(config.request_timeout, Duration::from_secs(1));
         assert_eq!(config.connections_max, 7);
         assert_eq!((config.log, config.log_format), (Level::TRACE, LogFormat::Json));
@@ -1054,7 +1115,7 @@ mod tests {
             for good in [min, max] {
                 assert!(config(&[(setting.name, &good.to_string())]).is_ok(), "{}", setting.name);
             }
-            let [below, above] = [min - 1, max + 1].map(|bad| bad.to_string());
+            let [below, above] = [min.wrapping_sub(1), max + 1].map(|bad| bad.to_string());
             for bad in [&below, &above, "-1", "+60", "60s", " 60", "6e1", "99999999999999999999"] {
                 line(setting.name, bad);
             }

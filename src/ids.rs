@@ -56,6 +56,11 @@ id!(
 );
 
 id!(
+    /// A wish to be matched.
+    TicketId
+);
+
+id!(
     /// A server process, from its start to its end.
     NodeId
 );

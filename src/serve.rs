@@ -24,8 +24,9 @@ use crate::cluster::{Cluster, JoinError};
 use crate::config::{Config, Database, reachable};
 use crate::games::Catalog;
 use crate::http::server::{Limits, Listening};
-use crate::http::{Http, Settings};
+use crate::http::{Http, PerMinute, Settings};
 use crate::ids::UserId;
+use crate::matches::matchmaker::Matchmaker;
 use crate::matches::{Registry, UPKEEP_INTERVAL};
 use crate::observability::{Admin, Level, start_logs};
 use crate::platform::{self, Signal, Signals};
@@ -266,6 +267,7 @@ struct Server {
     registry: Arc<Registry>,
     users: Arc<Users>,
     cluster: Arc<Cluster>,
+    matchmaker: Arc<Matchmaker>,
     /// The task that renews the lease.
     renewing: Option<JoinHandle<()>>,
     admin: Arc<Admin>,
@@ -315,13 +317,25 @@ impl Server {
                 turns_per_second: config.commands_per_second,
                 relay_per_second: config.relay_commands_per_second,
             },
+            per_minute: PerMinute {
+                failed_sign_ins: config.failed_sign_ins_per_minute,
+                matches: config.matches_per_minute,
+                accounts: config.accounts_per_minute,
+            },
             node_secret,
         };
+        let matchmaker = Matchmaker::new(
+            Arc::clone(&store),
+            Arc::clone(&registry),
+            Arc::clone(&cluster),
+            config.ticket_lifetime,
+        );
         let http = Http::new(
             Arc::clone(&store),
             Arc::clone(&users),
             Arc::clone(&registry),
             Arc::clone(&cluster),
+            Arc::clone(&matchmaker),
             settings,
         );
         let rooms = Admin::new(store, Arc::clone(&registry), Arc::clone(&http));
@@ -346,6 +360,7 @@ impl Server {
             registry,
             users,
             cluster,
+            matchmaker,
             renewing: None,
             log_level,
         };
@@ -380,6 +395,7 @@ impl Server {
                 }
             }
         });
+        let matching = tokio::spawn(Arc::clone(&self.matchmaker).run());
         let (cluster, registry) = (Arc::clone(&self.cluster), Arc::clone(&self.registry));
         self.renewing = Some(tokio::spawn(renew(cluster, registry)));
         let (cluster, registry) = (Arc::clone(&self.cluster), Arc::clone(&self.registry));
@@ -397,6 +413,7 @@ impl Server {
             }
         };
         upkeep.abort();
+        matching.abort();
         if let Some(certificates) = certificates {
             certificates.abort();
         }

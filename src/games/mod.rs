@@ -30,7 +30,7 @@ use serde_json::{Map, Value};
 /// The most seats a match can have; a [`SeatSet`] is a bit for each.
 pub const SEATS_MAX: u8 = 64;
 /// The option that all games have.
-const PLAYERS: &str = "players";
+pub const PLAYERS: &str = "players";
 /// Of an option's value that is refused, so many characters are shown.
 const SHOWN_CHARS_MAX: usize = 64;
 

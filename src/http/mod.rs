@@ -4,11 +4,13 @@
 //! - `router`: which address takes which methods; `openapi.json` says the same, and a test holds
 //!   them together
 //! - this page: what every request goes through: id, deadline, origin, access log
+//! - `limits`: what one may do in a minute
 //! - `proxies`: where a request comes from
 //! - `input`, `problem`: what a request says, and what it is told where that can't be done
 //! - `routes`: what each address does
 
 pub mod input;
+mod limits;
 pub mod problem;
 mod proxies;
 mod router;
@@ -33,6 +35,8 @@ use serde::Serialize;
 use tokio::sync::watch;
 use tracing::Instrument as _;
 
+use self::limits::Limits;
+pub use self::limits::PerMinute;
 use self::problem::Refusal;
 use self::proxies::Proxies;
 use self::router::{Found, Router};
@@ -41,6 +45,7 @@ use crate::auth::{Claims, NodeTokens};
 use crate::cluster::Cluster;
 use crate::ids::UserId;
 use crate::matches::Registry;
+use crate::matches::matchmaker::Matchmaker;
 use crate::session::Rates;
 use crate::store::{Store, UserRecord};
 use crate::users::{SocketTickets, UserError, Users};
@@ -60,12 +65,22 @@ struct PassedOn(Claims);
 #[derive(Clone, Copy)]
 struct Client(IpAddr);
 
+impl Client {
+    /// Of a request that was identified; otherwise who is at the other end.
+    fn of(request: &Request, connection: &Connection) -> IpAddr {
+        let peer = || connection.peer.ip().to_canonical();
+        request.extensions().get().map_or_else(peer, |Client(client)| *client)
+    }
+}
+
 /// What all requests share.
 pub struct Http {
     store: Arc<Store>,
     users: Arc<Users>,
     registry: Arc<Registry>,
     cluster: Arc<Cluster>,
+    matchmaker: Arc<Matchmaker>,
+    limits: Limits,
     nodes: NodeTokens,
     tickets: SocketTickets,
     router: Router,
@@ -88,6 +103,8 @@ pub struct Settings {
     pub trusted_proxies: Vec<IpNet>,
     /// What a socket may send.
     pub rates: Rates,
+    /// What one may do in a minute.
+    pub per_minute: PerMinute,
     /// What nodes know each other by.
     pub node_secret: String,
 }
@@ -99,15 +116,18 @@ impl Http {
         users: Arc<Users>,
         registry: Arc<Registry>,
         cluster: Arc<Cluster>,
+        matchmaker: Arc<Matchmaker>,
         settings: Settings,
     ) -> Arc<Self> {
         Arc::new(Self {
             tickets: SocketTickets::new(Arc::clone(&store)),
             nodes: NodeTokens::new(&settings.node_secret),
+            limits: Limits::new(Arc::clone(&store), settings.per_minute),
             store,
             users,
             registry,
             cluster,
+            matchmaker,
             router: Router::new(),
             rates: settings.rates,
             request_timeout: settings.request_timeout,
@@ -240,8 +260,10 @@ impl Handler for Http {
         let origin = request.headers().get(ORIGIN).cloned();
         let client = self.identify(&mut request, connection.peer.ip());
         let span = tracing::error_span!("request", request_id = id.to_str().unwrap_or_default());
+        // What is wrong with it is said by whoever waits.
+        let deadline = self.request_timeout + routes::wait(&request).unwrap_or_default();
         let answer = self.answer(request, &connection).instrument(span);
-        let answer = tokio::time::timeout(self.request_timeout, answer).await;
+        let answer = tokio::time::timeout(deadline, answer).await;
         let mut response = match answer {
             Ok(Ok(response)) => response,
             Ok(Err(refusal)) => refusal.into_response(),

@@ -13,6 +13,7 @@ use serde::Serialize;
 
 use super::server::Response;
 use crate::auth::TokenError;
+use crate::matches::matchmaker::TicketError;
 use crate::matches::{MatchError, NotIn};
 use crate::protocol;
 use crate::store::StoreError;
@@ -135,6 +136,14 @@ impl Refusal {
             .with(UPGRADE, HeaderValue::from_static("websocket"))
     }
 
+    /// 429, with `Retry-After`: `most` a minute are enough, and the minute has so many seconds left.
+    pub fn rate_limited(most: u32, seconds_left: u32) -> Self {
+        let detail = format!("{most} a minute are enough: try again in {seconds_left} seconds");
+        let title = "Too many requests";
+        Self::new(StatusCode::TOO_MANY_REQUESTS, "rate-limited", title, detail)
+            .with(RETRY_AFTER, seconds_left.into())
+    }
+
     /// 503, with `Retry-After`.
     pub fn unavailable(detail: impl Into<String>) -> Self {
         let title = "The server can't do this just now";
@@ -207,6 +216,19 @@ impl From<UserError> for Refusal {
             }
             UserError::Busy => Self::unavailable(error.to_string()),
             UserError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<TicketError> for Refusal {
+    fn from(error: TicketError) -> Self {
+        match error {
+            TicketError::Unknown => Self::not_found("ticket"),
+            TicketError::Match(error) => error.into(),
+            TicketError::Searching(_) | TicketError::Matched => Self::conflict(error.to_string()),
+            TicketError::Busy => Self::unavailable(error.to_string()),
+            TicketError::UserGone => Self::unauthorized(error.to_string()),
+            TicketError::Store(error) => error.into(),
         }
     }
 }

@@ -30,6 +30,9 @@ pub(super) enum Endpoint {
     Socket,
     Play,
     SocketTicket,
+    CreateTicket,
+    Ticket,
+    CancelTicket,
 }
 
 use Endpoint as E;
@@ -61,6 +64,8 @@ const ROUTES: &[(&str, &[(Method, Endpoint)])] = &[
     ("/v1/matches/{id}/socket", &[(GET, E::Socket)]),
     ("/v1/play/{game}/socket", &[(GET, E::Play)]),
     ("/v1/socket-tickets", &[(POST, E::SocketTicket)]),
+    ("/v1/tickets", &[(POST, E::CreateTicket)]),
+    ("/v1/tickets/{id}", &[(GET, E::Ticket), (DELETE, E::CancelTicket)]),
 ];
 
 /// The methods of the web client's files.

@@ -174,12 +174,44 @@ impl Match {
             return Err(NotIn::Ended);
         }
         let free = core.seats.iter().position(Option::is_none).ok_or(NotIn::Full)?;
-        let seat = Seat(u8::try_from(free).map_err(|_| NotIn::Full)?);
         let mut change = self.begin(&mut core)?;
+        let seat = self.take_seat(&mut core, &mut change, free, (user, display_name));
+        let committed = core.when_committed();
+        self.send(&mut core, change);
+        Ok(Joined { seat, committed: Some(committed) })
+    }
+
+    /// Seats all players of a new match at once; what is given comes once that is committed.
+    pub fn seat_all(
+        self: &Arc<Self>,
+        players: &[(UserId, &str)],
+    ) -> Result<oneshot::Receiver<()>, NotIn> {
+        let mut core = self.lock()?;
+        if players.len() > core.seats.len() {
+            return Err(NotIn::Full);
+        }
+        let mut change = self.begin(&mut core)?;
+        for (place, player) in players.iter().enumerate() {
+            self.take_seat(&mut core, &mut change, place, *player);
+        }
+        let committed = core.when_committed();
+        self.send(&mut core, change);
+        Ok(committed)
+    }
+
+    /// Gives a player the free seat at `place`, and starts the match if it was the last one.
+    fn take_seat(
+        &self,
+        core: &mut Core,
+        change: &mut Change<'_>,
+        place: usize,
+        (user, display_name): (UserId, &str),
+    ) -> Seat {
         let now = self.clock.now();
         let joined_seq = core.seq + 1;
         let occupant = Occupant::new(Some(user), display_name.to_owned(), joined_seq, now);
-        core.seats[free] = Some(occupant);
+        core.seats[place] = Some(occupant);
+        let seat = Seat(u8::try_from(place).unwrap_or(u8::MAX));
         change.additions.seats.push((seat, Some(user)));
         let who = Some(Who { user: Some(user), display_name: display_name.to_owned() });
         core.happen(&mut change.additions, &Structural::Joined { seat, who });
@@ -191,9 +223,7 @@ impl Match {
             core.restart_grace(now);
         }
         core.idle_since = now;
-        let committed = core.when_committed();
-        self.send(&mut core, change);
-        Ok(Joined { seat, committed: Some(committed) })
+        seat
     }
 
     /// Gives up the seat of `user`: an open match is left, a running one resigned. What is given

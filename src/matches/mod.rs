@@ -5,6 +5,7 @@
 //! - [`outbox`]: what waits to be written to a socket
 //! - [`event`]: the engine's own events
 //! - [`clock`]: seconds, for grace and silence
+//! - [`matchmaker`]: brings players together who wait with tickets
 //!
 //! The [`Registry`] loads a match when it is first asked for and lets it go when nobody is
 //! connected to it; the store has all of it, so memory holds what is played and no more.
@@ -14,6 +15,7 @@ mod core;
 pub mod event;
 mod live;
 mod log;
+pub mod matchmaker;
 mod outbox;
 
 pub use clock::Clock;
@@ -34,8 +36,8 @@ use self::live::Upkeep;
 use self::log::{LogHealth, LogSender};
 use crate::auth::secrets::random_bytes;
 use crate::cluster::Cluster;
-use crate::games::{BadOption, Catalog, GameType, Mode, Seat, setup};
-use crate::ids::{MatchId, SessionId, Timestamp, UserId};
+use crate::games::{BadOption, Catalog, Game, GameType, Mode, Seat, Setup, setup};
+use crate::ids::{MatchId, NodeId, SessionId, Timestamp, UserId};
 use crate::protocol::Player;
 use crate::store::{
     Claim, EventRecord, MatchRecord, MatchState, NodeRecord, PlayerRecord, Store, StoreError,
@@ -210,6 +212,18 @@ impl Registry {
         new: NewMatch,
         creator: &UserRecord,
     ) -> Result<(Arc<Match>, Joined), MatchError> {
+        let join = |live: &Arc<Match>| live.join(creator.id, &creator.display_name, None);
+        self.begin_as(MatchId::new(), self.cluster.node(), new, join)
+    }
+
+    /// A new match under an id and of a node, with those on its seats whom `seat` puts there.
+    fn begin_as<T>(
+        &self,
+        id: MatchId,
+        node: Option<NodeId>,
+        new: NewMatch,
+        seat: impl FnOnce(&Arc<Match>) -> Result<T, NotIn>,
+    ) -> Result<(Arc<Match>, T), MatchError> {
         if self.draining.load(Ordering::Relaxed) || self.slots().len() >= MATCHES_MAX {
             return Err(MatchError::Unavailable);
         }
@@ -217,10 +231,9 @@ impl Registry {
         let info = game_type.info();
         let options = Value::Object(new.options.clone()).to_string();
         let seed = u64::from_ne_bytes(random_bytes());
-        let setup = setup(info, new.options, seed).map_err(MatchError::BadOption)?;
-        let game = game_type.start(&setup).map_err(MatchError::BadOption)?;
+        let (setup, game) = start(game_type, new.options, seed).map_err(MatchError::BadOption)?;
         let record = MatchRecord {
-            id: MatchId::new(),
+            id,
             game: info.name.clone(),
             game_version: info.version.clone(),
             seed,
@@ -236,13 +249,12 @@ impl Registry {
             players: Vec::new(),
         };
         // In a shared store a match begins in its first epoch; 0 is nobody's.
-        let node = self.cluster.node();
         let writer = (node, u64::from(node.is_some()));
         let live = self.to_live(record, &[], game_type, game, writer)?;
         let slot = OnceCell::new_with(Some(Arc::clone(&live)));
         self.slots().insert(live.id, Arc::new(slot));
-        match live.join(creator.id, &creator.display_name, None) {
-            Ok(joined) => Ok((live, joined)),
+        match seat(&live) {
+            Ok(seated) => Ok((live, seated)),
             Err(not) => {
                 self.slots().remove(&live.id);
                 Err(not.into())
@@ -570,8 +582,7 @@ impl Registry {
         let record = self.store.match_record(id).await?.ok_or(MatchError::Unknown)?;
         let corrupt = |what: String| StoreError::Corrupt(format!("match {id}: {what}"));
         let options = serde_json::from_str(&record.options).map_err(|e| corrupt(e.to_string()))?;
-        let game = setup(game_type.info(), options, record.seed)
-            .and_then(|setup| game_type.start(&setup))
+        let (_, game) = start(game_type, options, record.seed)
             .map_err(|bad| corrupt(format!("option {}: {}", bad.field, bad.detail)))?;
         let events = self.log_of(id, 0).await?;
         self.to_live(record, &events, game_type, game, (node, epoch))
@@ -582,7 +593,7 @@ impl Registry {
         record: MatchRecord,
         events: &[EventRecord],
         game_type: &Arc<dyn GameType>,
-        game: Box<dyn crate::games::Game>,
+        game: Box<dyn Game>,
         writer: live::Writer,
     ) -> Result<Arc<Match>, MatchError> {
         let (id, info) = (record.id, game_type.info().clone());
@@ -626,6 +637,17 @@ impl Registry {
     fn slots(&self) -> MutexGuard<'_, HashMap<MatchId, Slot>> {
         self.slots.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The state that a match of these options begins with.
+fn start(
+    game_type: &Arc<dyn GameType>,
+    options: Map<String, Value>,
+    seed: u64,
+) -> Result<(Setup, Box<dyn Game>), BadOption> {
+    let setup = setup(game_type.info(), options, seed)?;
+    let game = game_type.start(&setup)?;
+    Ok((setup, game))
 }
 
 /// A match that is being loaded. Whoever waits for it may go away at any time; the last one takes an

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::games::{Outcome, Seat};
-use crate::ids::{MatchId, NodeId, SessionId, Timestamp, UserId};
+use crate::ids::{MatchId, NodeId, SessionId, TicketId, Timestamp, UserId};
 
 /// Why the store did not do as it was asked. Nothing was changed.
 #[derive(Clone, Debug, Error)]
@@ -306,6 +306,54 @@ pub struct Ticket {
     pub token_expires_at: Timestamp,
 }
 
+/// Where a wish to be matched is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TicketState {
+    /// It waits for others, or its match is being made.
+    Searching,
+    /// It has a match.
+    Matched,
+    /// Its user took it back.
+    Cancelled,
+    /// Nobody came in time.
+    Expired,
+}
+
+/// A wish to be matched.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TicketRecord {
+    /// Its id; the oldest has the least.
+    pub id: TicketId,
+    /// The name of its game.
+    pub game: String,
+    /// What the match is to be created with: a JSON object. Equal texts agree.
+    pub options: String,
+    /// How many players such a match begins with.
+    pub players: u8,
+    /// Whose it is.
+    pub user: UserId,
+    /// That user's display name of today; only read, never written.
+    pub display_name: String,
+    /// Where it is in its life.
+    pub state: TicketState,
+    /// Its match. One that searches and has one is claimed: the match is being made.
+    pub r#match: Option<MatchId>,
+    /// Until when it waits.
+    pub expires_at: Timestamp,
+}
+
+/// What became of a new ticket.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NewTicket {
+    /// It waits.
+    Added,
+    /// The user searches in this game already, with this one.
+    Searching(TicketRecord),
+    /// Too many wait.
+    Full,
+}
+
 /// Which matches a list shows.
 #[derive(Clone, Debug, Default)]
 pub struct MatchFilter {
@@ -412,4 +460,30 @@ calls! {
     stale_matches(
         after: Option<MatchId>, open_before: Timestamp, before: Timestamp, limit: u32
     ) -> Vec<MatchId>;
+
+    /// Adds a ticket that searches, unless `most` do. [`StoreError::Conflict`]: its user is gone.
+    add_ticket(ticket: TicketRecord, most: u32) -> NewTicket;
+
+    /// A ticket by its id.
+    ticket(id: TicketId) -> Option<TicketRecord>;
+
+    /// Takes a ticket back that searches and is not claimed; false: it is not so.
+    cancel_ticket(id: TicketId, user: UserId) -> bool;
+
+    /// The tickets that search, claimed or not, oldest first, `limit` at most.
+    searching_tickets(limit: u32) -> Vec<TicketRecord>;
+
+    /// Claims groups of tickets for matches that `node` is about to make, each group whole or not at
+    /// all. Gives the matches whose groups are claimed.
+    claim_tickets(groups: Vec<(MatchId, Vec<TicketId>)>, node: Option<NodeId>) -> Vec<MatchId>;
+
+    /// Ends the claims of `node`, which makes no match now, and those of nodes that hold no lease:
+    /// tickets whose match was made are matched, the others search on. Gives all of them.
+    settle_tickets(node: Option<NodeId>) -> Vec<TicketId>;
+
+    /// Ends the tickets that have waited to their end without being claimed, and gives them.
+    expire_tickets(now: Timestamp) -> Vec<TicketId>;
+
+    /// Forgets the tickets whose time was over `before`, but for those that search.
+    forget_tickets(before: Timestamp) -> ();
 }

@@ -137,7 +137,10 @@ impl Users {
     pub async fn forget_expired(&self) -> Result<(), StoreError> {
         self.store.revocations(Timestamp::now()).await?;
         match &*self.store {
-            Store::Postgres(store) => store.prune_tickets().await,
+            Store::Postgres(store) => {
+                store.prune_tickets().await?;
+                store.prune_rates().await
+            }
             Store::Sqlite(_) => Ok(()),
         }
     }

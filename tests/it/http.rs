@@ -232,6 +232,9 @@ fn the_calls_of_the_contract_are_documented() {
         "get /v1/matches/{id}/socket",
         "get /v1/play/{game}/socket",
         "post /v1/socket-tickets",
+        "post /v1/tickets",
+        "get /v1/tickets/{id}",
+        "delete /v1/tickets/{id}",
         "get /.well-known/jwks.json",
     ] {
         let (method, path) = call.split_once(' ').unwrap();

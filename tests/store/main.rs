@@ -2,6 +2,7 @@
 
 #[path = "../support/postgres.rs"]
 mod postgres;
+mod tickets;
 mod transfer;
 
 use std::sync::Arc;

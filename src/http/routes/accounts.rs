@@ -10,8 +10,8 @@ use tracing::Instrument as _;
 use super::id;
 use crate::http::input::Fields;
 use crate::http::problem::Refusal;
-use crate::http::server::{Request, Response};
-use crate::http::{Http, empty, json};
+use crate::http::server::{Connection, Request, Response};
+use crate::http::{Client, Http, empty, json};
 use crate::ids::{Timestamp, UserId};
 use crate::store::UserRecord;
 use crate::users::{Profile, SignedIn, UserError};
@@ -58,7 +58,12 @@ fn session(signed_in: &SignedIn) -> Response {
     json(StatusCode::CREATED, &body)
 }
 
-pub(super) async fn register(http: &Http, request: Request) -> Result<Response, Refusal> {
+pub(super) async fn register(
+    http: &Http,
+    request: Request,
+    connection: &Connection,
+) -> Result<Response, Refusal> {
+    let client = Client::of(&request, connection);
     let mut fields = Fields::read(request).await?;
     let profile = Profile {
         username: Some(fields.required_text("username")),
@@ -66,6 +71,7 @@ pub(super) async fn register(http: &Http, request: Request) -> Result<Response, 
         display_name: fields.text("display_name"),
     };
     fields.end()?;
+    http.limits.accounts(client).await?;
     let user = http.users.register(profile).await?;
     let mut response = json(StatusCode::CREATED, &User::from(&user));
     let location = HeaderValue::try_from(format!("/v1/users/{}", user.id));
@@ -82,13 +88,24 @@ pub(super) async fn sign_in(http: &Http, request: Request) -> Result<Response, R
     let username = fields.required_text("username");
     let password = fields.required_text("password");
     fields.end().map_err(wrong)?;
-    Ok(session(&http.users.sign_in(&username, password).await?))
+    let attempt = http.limits.sign_in(&username).await?;
+    let signed_in = http.users.sign_in(&username, password).await;
+    if !matches!(signed_in, Err(UserError::WrongCredentials)) {
+        http.limits.forgive(attempt).await;
+    }
+    Ok(session(&signed_in?))
 }
 
-pub(super) async fn sign_in_as_guest(http: &Http, request: Request) -> Result<Response, Refusal> {
+pub(super) async fn sign_in_as_guest(
+    http: &Http,
+    request: Request,
+    connection: &Connection,
+) -> Result<Response, Refusal> {
+    let client = Client::of(&request, connection);
     let mut fields = Fields::read_optional(request).await?;
     let display_name = fields.text("display_name");
     fields.end()?;
+    http.limits.accounts(client).await?;
     Ok(session(&http.users.guest(display_name).await?))
 }
 

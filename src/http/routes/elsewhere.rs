@@ -41,11 +41,11 @@ pub(super) async fn pass_on(
     let uri = without_ticket(request.uri());
     *request.uri_mut() = uri.ok_or_else(|| Refusal::malformed("the address can't be read"))?;
     let token = HeaderValue::try_from(http.nodes.issue(claims, SystemTime::now()));
-    let client = request.extensions().get().map(|Client(client)| client.to_string());
+    let client = Client::of(&request, connection).to_string();
     let headers = request.headers_mut();
     headers.remove(AUTHORIZATION);
     headers.remove(FORWARDED);
-    if let Ok(client) = HeaderValue::try_from(client.unwrap_or_default()) {
+    if let Ok(client) = HeaderValue::try_from(client) {
         headers.insert(X_FORWARDED_FOR, client);
     }
     headers.insert(X_NODE, token.map_err(|_| Refusal::internal())?);

@@ -94,6 +94,7 @@ pub(super) async fn create(http: &Http, request: Request) -> Result<Response, Re
         options: fields.object("options").unwrap_or_default(),
     };
     fields.end()?;
+    http.limits.matches(claims.user).await?;
     let creator = http.account(claims.user).await?;
     let live = http.registry.create(new, &creator).await.map_err(|error| match error {
         MatchError::UnknownGame(_) => Refusal::invalid_field("game", "takes a name of /v1/games"),

@@ -5,12 +5,14 @@ mod documents;
 mod elsewhere;
 mod matches;
 mod sockets;
+mod tickets;
 
 use std::sync::Arc;
 
 #[cfg(test)]
 pub(super) use documents::OPENAPI;
 pub(super) use documents::asset;
+pub(super) use tickets::wait;
 
 use super::Http;
 use super::input::Query;
@@ -35,9 +37,9 @@ pub(super) async fn serve(
         Endpoint::OpenApi => Ok(documents::openapi()),
         Endpoint::AsyncApi => Ok(documents::asyncapi()),
         Endpoint::Jwks => Ok(documents::jwks(http)),
-        Endpoint::Register => accounts::register(http, request).await,
+        Endpoint::Register => accounts::register(http, request, connection).await,
         Endpoint::SignIn => accounts::sign_in(http, request).await,
-        Endpoint::SignInAsGuest => accounts::sign_in_as_guest(http, request).await,
+        Endpoint::SignInAsGuest => accounts::sign_in_as_guest(http, request, connection).await,
         Endpoint::Refresh => accounts::refresh(http, request).await,
         Endpoint::SignOut => accounts::sign_out(http, &request).await,
         Endpoint::Me => accounts::me(http, &request).await,
@@ -55,6 +57,9 @@ pub(super) async fn serve(
         Endpoint::Socket => sockets::attach(http, request, parameter, connection).await,
         Endpoint::Play => sockets::play(http, request, parameter, connection).await,
         Endpoint::SocketTicket => sockets::ticket(http, &request).await,
+        Endpoint::CreateTicket => tickets::create(http, request).await,
+        Endpoint::Ticket => tickets::one(http, &request, parameter).await,
+        Endpoint::CancelTicket => tickets::cancel(http, &request, parameter).await,
     }
 }
 

@@ -72,10 +72,11 @@ pub(super) async fn play(
     let claims = claims(http, &request).await?;
     http.registry.game_type(game)?;
     let wish = Wish::of(http, &request, claims)?;
-    if !is_passed_on(&request)
-        && let Some(home) = http.cluster.home_elsewhere(game).await?
-    {
-        return pass_on(http, request, &claims, &home, connection).await;
+    if !is_passed_on(&request) {
+        http.limits.matches(claims.user).await?;
+        if let Some(home) = http.cluster.home_elsewhere(game).await? {
+            return pass_on(http, request, &claims, &home, connection).await;
+        }
     }
     let user = http.account(wish.claims.user).await?;
     let id = http.registry.quick_play(game, &user).await?;

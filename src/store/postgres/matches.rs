@@ -37,7 +37,8 @@ const WHERE_TAKEN: &str = if cfg!(feature = "unfenced") { "ON CONFLICT DO NOTHIN
 
 /// Everything that happened, of all matches, in one statement: one round trip and one commit. A match
 /// that is another's by now, or not at the number that its change follows from, is left as it is, with all that belongs
-/// to it; those that were written are given.
+/// to it; those that were written are given. A node whose row is gone makes no match: whoever ends it
+/// knows which ones it has made ([`super::tickets`]).
 static APPEND: LazyLock<String> = LazyLock::new(|| {
     format!(
         "WITH change AS (
@@ -49,6 +50,8 @@ static APPEND: LazyLock<String> = LazyLock::new(|| {
             snapshot = coalesce(change.snapshot, matches.snapshot), updated_at = change.at
         FROM change WHERE matches.id = change.id AND {FENCE}
         RETURNING matches.id
+    ), alive AS (
+        SELECT id FROM nodes WHERE id = ANY($30) FOR KEY SHARE
     ), created AS (
         INSERT INTO matches (id, game, game_version, seed, options, seats, visibility, join_code,
                              created_at, state, seq, outcome, snapshot, updated_at, node_id, epoch)
@@ -57,6 +60,7 @@ static APPEND: LazyLock<String> = LazyLock::new(|| {
                     $13::smallint[], $14::text[], $15::text[], $16::bigint[])
         AS t (id, game, game_version, seed, options, seats, visibility, join_code, created_at)
         JOIN change ON change.id = t.id
+        WHERE node_id IS NULL OR node_id IN (SELECT alive.id FROM alive)
         ON CONFLICT DO NOTHING RETURNING id
     ), written AS (
         SELECT id FROM updated UNION ALL SELECT id FROM created
@@ -376,7 +380,7 @@ fn parsed<T: DeserializeOwned>(json: &str) -> Result<T, StoreError> {
     serde_json::from_str(json).map_err(|error| StoreError::Corrupt(error.to_string()))
 }
 
-fn word<T: DeserializeOwned>(word: &str) -> Result<T, StoreError> {
+pub(super) fn word<T: DeserializeOwned>(word: &str) -> Result<T, StoreError> {
     parsed(&format!("\"{word}\""))
 }
 

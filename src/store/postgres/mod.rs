@@ -10,6 +10,8 @@ mod matches;
 mod migrate;
 mod nodes;
 mod notices;
+mod rates;
+mod tickets;
 mod tls;
 mod url;
 mod users;

@@ -225,7 +225,7 @@ fn parsed<T: DeserializeOwned>(column: usize, json: &str) -> rusqlite::Result<T>
     })
 }
 
-fn word<T: DeserializeOwned>(row: &Row, column: usize) -> rusqlite::Result<T> {
+pub(super) fn word<T: DeserializeOwned>(row: &Row, column: usize) -> rusqlite::Result<T> {
     let word: String = row.get(column)?;
     parsed(column, &format!("\"{word}\""))
 }

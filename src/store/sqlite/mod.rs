@@ -4,6 +4,7 @@
 //! commit); each runs in a savepoint of its own, so one that fails takes no other with it.
 
 mod matches;
+mod tickets;
 mod users;
 
 use std::path::Path;

@@ -4,7 +4,8 @@
 //! What is read is one moment of the source; what is written is one transaction. Rows go through
 //! one at a time, counted and digested in a form that both kinds of store share, and before its
 //! commit the target is read again: a difference is an error, and nothing was changed. What belongs
-//! to nodes (leases, owners of matches, socket tickets) stays behind.
+//! to nodes (leases, owners of matches, socket tickets) stays behind, and so does what is over in a few
+//! minutes anyway: matchmaking tickets and the counts of rate limits.
 
 mod archive;
 mod postgres;
