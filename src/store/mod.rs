@@ -442,7 +442,8 @@ calls! {
 
     /// Writes changes of matches, in order; each whole or not at all. Gives the matches that
     /// refused one, since it does not follow from what is there ([`MatchChange::previous_seq`]):
-    /// somebody else writes to that log. All others are written.
+    /// somebody else writes to that log. All others are written. The same batch again, after an
+    /// answer that was lost, is written once.
     append(changes: Arc<Vec<MatchChange>>) -> Vec<MatchId>;
 
     /// A match by its id.

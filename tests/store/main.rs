@@ -9,12 +9,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use gameserver::games::{Outcome, Seat};
-use gameserver::ids::{MatchId, SessionId, Timestamp, UserId};
+use gameserver::ids::{MatchId, NodeId, SessionId, Timestamp, UserId};
 use gameserver::store::postgres::{Migrate, Postgres, PostgresSettings, migrate};
 use gameserver::store::sqlite::Sqlite;
 use gameserver::store::{
-    EventRecord, MatchChange, MatchFilter, MatchRecord, MatchState, NewSession, RefreshRotation,
-    Rotation, Store, StoreError, UserChange, UserRecord, UserUpdate, Visibility,
+    Claim, EventRecord, MatchChange, MatchFilter, MatchRecord, MatchState, NewSession, NodeRecord,
+    RefreshRotation, Rotation, Store, StoreError, UserChange, UserRecord, UserUpdate, Visibility,
 };
 
 /// Runs a test against an empty store of each kind: a file, PostgreSQL, and PostgreSQL behind a
@@ -321,17 +321,90 @@ fn a_change_that_does_not_follow_is_refused_and_others_are_not() {
         ];
         assert_eq!(append(&store, batch).await, [ids[0]]);
         assert_eq!((seqs(&store, ids[0]).await, seqs(&store, ids[1]).await), (vec![1], vec![1, 2]));
-        // A number that is there already, and a match that is.
-        let batch = vec![
-            change(ids[1], 2, vec![event(2, None, None)]),
-            change(ids[0], 1, vec![event(2, None, None)]),
-        ];
+        // A number that is there already, of another event, and a match that is.
+        let other = EventRecord { at: later(99), ..event(2, None, None) };
+        let batch =
+            vec![change(ids[1], 2, vec![other]), change(ids[0], 1, vec![event(2, None, None)])];
         assert_eq!(append(&store, batch).await, [ids[1]]);
-        assert_eq!(append(&store, vec![one]).await, [ids[0]]);
+        let mut again = one;
+        again.events[0].at = later(99);
+        assert_eq!(append(&store, vec![again]).await, [ids[0]]);
         assert_eq!(
             (seqs(&store, ids[0]).await, seqs(&store, ids[1]).await),
             (vec![1, 2], vec![1, 2])
         );
+    });
+}
+
+#[test]
+fn a_batch_whose_answer_was_lost_is_written_once() {
+    each(|store| async move {
+        let creator = guest("Creator");
+        add(&store, &creator).await;
+        let new = new_match("pairs", Visibility::Public, creator.id);
+        let id = new.id;
+        let first = vec![new, change(id, 1, vec![event(2, None, None)])];
+        let second = vec![change(id, 2, vec![event(3, None, None), event(4, None, None)])];
+        // Also once a later batch is there, since several are on their way at a time.
+        for batch in [&first, &first, &second, &first, &second] {
+            assert_eq!(append(&store, batch.clone()).await, []);
+        }
+        assert_eq!(seqs(&store, id).await, [1, 2, 3, 4]);
+        assert_eq!(store.match_record(id).await.unwrap().unwrap().seq, 4);
+    });
+}
+
+#[test]
+fn numbers_that_a_relay_sets_apart_and_gives_back_are_written_once() {
+    each(|store| async move {
+        let creator = guest("Creator");
+        add(&store, &creator).await;
+        let new = new_match("relay", Visibility::Public, creator.id);
+        let id = new.id;
+        let save = |previous_seq, seq, snapshot: &str| MatchChange {
+            seq,
+            snapshot: Some(snapshot.into()),
+            ..change(id, previous_seq, Vec::new())
+        };
+        let left = MatchChange { seq: 1000, ..change(id, 1000, vec![event(7, None, None)]) };
+        let set_apart = vec![save(1, 1000, "1")];
+        let batches = [vec![new], set_apart, vec![left], vec![save(1000, 8, "2")]];
+        for _ in 0..2 {
+            for batch in &batches {
+                assert_eq!(append(&store, batch.clone()).await, []);
+                assert_eq!(append(&store, batch.clone()).await, []);
+            }
+            let record = store.match_record(id).await.unwrap().unwrap();
+            assert_eq!((record.seq, record.snapshot.as_deref()), (8, Some("2")));
+        }
+        assert_eq!(seqs(&store, id).await, [1, 7]);
+    });
+}
+
+#[test]
+fn what_another_epoch_has_written_is_no_answer_that_was_lost() {
+    let database = postgres::database();
+    let settings = settings(&database.url, true);
+    migrate(&settings.url, Migrate::Apply).unwrap();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(async {
+        let postgres = Postgres::new(&settings).unwrap();
+        let [first, second] = [(); 2].map(|()| NodeId::new());
+        let creator = guest("Creator");
+        let node = NodeRecord { id: first, address: "127.0.0.1:1".into() };
+        postgres.add_node(&node, Duration::from_secs(60)).await.unwrap();
+        let store = Store::Postgres(postgres);
+        let Store::Postgres(postgres) = &store else { unreachable!() };
+        add(&store, &creator).await;
+        let new = new_match("pairs", Visibility::Public, creator.id);
+        let new = MatchChange { node: Some(first), epoch: 1, ..new };
+        let batch = vec![new.clone()];
+        assert_eq!(append(&store, batch.clone()).await, []);
+        assert_eq!(append(&store, batch.clone()).await, []);
+        postgres.remove_node(first).await.unwrap();
+        assert_eq!(postgres.claim(new.id, second).await.unwrap(), Claim::Mine(2));
+        assert_eq!(append(&store, batch).await, [new.id]);
+        assert_eq!(seqs(&store, new.id).await, [1]);
     });
 }
 

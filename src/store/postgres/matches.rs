@@ -1,6 +1,6 @@
 //! Matches and their logs, in SQL.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt::Write as _;
 use std::sync::{Arc, LazyLock};
 
@@ -87,6 +87,17 @@ static APPEND: LazyLock<String> = LazyLock::new(|| {
     )
 });
 
+/// Of changes that were not written just now, those whose last event is in the log, written under
+/// their own node and epoch: by this writer, whose answer was lost. Where there is no event there is
+/// nothing but a later word of the same writer that such a change can have missed.
+const STANDING: &str = "SELECT change.id
+    FROM unnest($1::uuid[], $2::uuid[], $3::bigint[], $4::bigint[], $5::bigint[])
+        AS change (id, node_id, epoch, last_seq, last_at)
+    JOIN matches ON matches.id = change.id AND matches.epoch = change.epoch
+        AND matches.node_id IS NOT DISTINCT FROM change.node_id
+    WHERE last_seq IS NULL OR EXISTS (SELECT FROM match_events
+        WHERE match_id = change.id AND seq = last_seq AND at = last_at)";
+
 /// Tries to write a batch in which an account goes at that very moment.
 const DANGLING_RETRIES_MAX: usize = 3;
 
@@ -109,7 +120,10 @@ impl Postgres {
         for change in changes.iter() {
             match self.append_all(std::slice::from_ref(change)).await {
                 Ok(ids) => refused.extend(ids),
-                Err(StoreError::Conflict(_) | StoreError::Corrupt(_)) => refused.push(change.id),
+                Err(StoreError::Conflict(_) | StoreError::Corrupt(_)) => {
+                    let columns = Columns::of(std::slice::from_ref(change));
+                    refused.extend(self.not_standing(&columns, &[]).await?);
+                }
                 Err(error) => return Err(error),
             }
         }
@@ -119,8 +133,30 @@ impl Postgres {
     async fn append_all(&self, changes: &[MatchChange]) -> Result<Vec<MatchId>, StoreError> {
         let columns = Columns::of(changes);
         let rows = self.query(&APPEND, &columns.params()).await?;
+        if rows.len() == columns.ids.len() {
+            return Ok(Vec::new());
+        }
         let written: Vec<Uuid> = rows.iter().map(|row| row.get(0)).collect();
-        let refused = columns.ids.iter().filter(|id| !written.contains(id));
+        self.not_standing(&columns, &written).await
+    }
+
+    /// The matches whose changes are not `written` now and were not before.
+    async fn not_standing(
+        &self,
+        columns: &Columns<'_>,
+        written: &[Uuid],
+    ) -> Result<Vec<MatchId>, StoreError> {
+        let params: [Param; 5] = [
+            (&columns.ids, Type::UUID_ARRAY),
+            (&columns.nodes, Type::UUID_ARRAY),
+            (&columns.epochs, Type::INT8_ARRAY),
+            (&columns.last_seqs, Type::INT8_ARRAY),
+            (&columns.last_ats, Type::INT8_ARRAY),
+        ];
+        let rows = self.query(STANDING, &params).await?;
+        let mut standing: HashSet<Uuid> = rows.iter().map(|row| row.get(0)).collect();
+        standing.extend(written);
+        let refused = columns.ids.iter().filter(|id| !standing.contains(id));
         Ok(refused.map(|id| MatchId(*id)).collect())
     }
 
@@ -211,6 +247,9 @@ struct Columns<'a> {
     ats: Vec<i64>,
     nodes: Vec<Option<Uuid>>,
     epochs: Vec<i64>,
+    /// Of the last event, if there is one.
+    last_seqs: Vec<Option<i64>>,
+    last_ats: Vec<Option<i64>>,
     new: NewColumns<'a>,
     events: EventColumns<'a>,
     given_up: (Vec<Uuid>, Vec<i16>),
@@ -259,6 +298,10 @@ impl<'a> Columns<'a> {
                 .map(|outcome| serde_json::to_string(outcome).expect("an outcome is JSON"));
             columns.snapshots[place] = change.snapshot.as_deref().or(columns.snapshots[place]);
             columns.ats[place] = change.at.0;
+            if let Some(last) = change.events.last() {
+                columns.last_seqs[place] = Some(to_bigint(last.seq));
+                columns.last_ats[place] = Some(last.at.0);
+            }
             columns.events.extend(id, &change.events);
             for (seat, user) in &change.seats {
                 seats.insert((id, *seat), user.map(|user| user.0));
@@ -292,6 +335,8 @@ impl<'a> Columns<'a> {
         self.ats.push(0);
         self.nodes.push(change.node.map(|node| node.0));
         self.epochs.push(to_bigint(change.epoch));
+        self.last_seqs.push(None);
+        self.last_ats.push(None);
         self.ids.len() - 1
     }
 

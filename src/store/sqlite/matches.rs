@@ -27,7 +27,9 @@ impl Sqlite {
             for change in changes.iter() {
                 match in_savepoint(db, |db| append_one(db, change)) {
                     Err(StoreError::Conflict(_) | StoreError::Corrupt(_)) => {
-                        refused.push(change.id);
+                        if !stands(db, change)? {
+                            refused.push(change.id);
+                        }
                     }
                     other => other?,
                 }
@@ -185,6 +187,28 @@ fn append_one(db: &Connection, change: &MatchChange) -> Result<(), StoreError> {
         1 => Ok(()),
         _ => Err(StoreError::Conflict(format!("the match is not at {}", change.previous_seq))),
     }
+}
+
+/// Whether a change that was not written just now was before: its last event is in the log. Where
+/// there is no event there is nothing but a later word of the same writer that it can have missed.
+fn stands(db: &Connection, change: &MatchChange) -> Result<bool, StoreError> {
+    let last = change.events.last();
+    let stands = db
+        .prepare_cached(
+            "SELECT ?2 IS NULL OR EXISTS (SELECT 1 FROM match_events
+                 WHERE match_id = ?1 AND seq = ?2 AND at = ?3)
+             FROM matches WHERE id = ?1",
+        )?
+        .query_row(
+            params![
+                change.id.0,
+                last.map(|event| to_sql_int(event.seq)),
+                last.map(|event| event.at.0)
+            ],
+            |row| row.get(0),
+        )
+        .optional()?;
+    Ok(stands.unwrap_or(false))
 }
 
 fn insert_match(db: &Connection, record: &MatchRecord, at: Timestamp) -> Result<(), StoreError> {
