@@ -1,9 +1,11 @@
 //! The durable log: all events of all matches that wait at the same moment are one commit.
 //!
-//! One task takes what has gathered while the last commit ran, writes it, and tells each match how
-//! far it has come; only then does a match tell anyone of the events ([`super::live`]). While the
-//! store is away the task keeps trying: nothing is dropped, matches stand still.
+//! One task takes what has gathered while commits are under way ([`Pipeline`]), sends it behind
+//! them, and tells each match how far it has come, in order; only then does a match tell anyone of
+//! the events ([`super::live`]). While the store is away the task keeps trying: nothing is dropped,
+//! matches stand still.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -12,7 +14,7 @@ use tokio::sync::mpsc;
 
 use super::live::Match;
 use crate::ids::MatchId;
-use crate::store::{MatchChange, Store};
+use crate::store::{MatchChange, Pipeline, Store, StoreError};
 use crate::vital::Vital;
 
 /// Changes that may wait; a command that finds no room is refused as `overloaded`.
@@ -42,52 +44,112 @@ pub type LogHealth = Arc<AtomicBool>;
 pub fn start(store: Arc<Store>) -> (LogSender, LogHealth) {
     let (sender, queue) = mpsc::channel(LOG_QUEUE_MAX);
     let health = Arc::new(AtomicBool::new(true));
-    let writer = Writer { store, health: Arc::clone(&health) };
+    let (pipeline, under_way) = (Pipeline::new(Arc::clone(&store)), VecDeque::new());
+    let writer = Writer { store, health: Arc::clone(&health), pipeline, under_way };
     tokio::spawn(writer.run(queue));
     (sender, health)
+}
+
+/// Changes of one commit, and the matches that wait for it.
+struct Batch {
+    changes: Arc<Vec<MatchChange>>,
+    waiting: Vec<(Arc<Match>, u64)>,
 }
 
 struct Writer {
     store: Arc<Store>,
     health: LogHealth,
+    pipeline: Pipeline,
+    /// What the pipeline has not answered yet, oldest first.
+    under_way: VecDeque<Batch>,
 }
 
 impl Writer {
-    async fn run(self, mut queue: mpsc::Receiver<Entry>) {
+    async fn run(mut self, mut queue: mpsc::Receiver<Entry>) {
         let _vital = Vital("the log of matches");
-        let mut entries = Vec::new();
-        while queue.recv_many(&mut entries, BATCH_MAX).await > 0 {
-            // What follows from a refused change never was.
-            let entries = entries.drain(..).filter(|entry| !entry.origin.is_refused());
-            let (changes, waiting): (Vec<_>, Vec<_>) =
-                entries.map(|entry| (entry.change, (entry.origin, entry.number))).unzip();
-            let refused = self.commit(Arc::new(changes)).await;
-            for (origin, number) in waiting {
-                if refused.contains(&origin.id) {
-                    tracing::error!(r#match = %origin.id, "the match's log refused a change");
-                    origin.refuse();
-                } else {
-                    origin.committed(number);
+        let (mut entries, mut open) = (Vec::new(), true);
+        loop {
+            tokio::select! {
+                biased;
+                answer = self.pipeline.answer(), if !self.under_way.is_empty() => {
+                    self.settle(answer).await;
                 }
+                taken = queue.recv_many(&mut entries, BATCH_MAX),
+                    if open && self.pipeline.has_room() =>
+                {
+                    open = taken > 0;
+                    self.send(entries.drain(..)).await;
+                }
+                else => return,
             }
         }
     }
 
+    async fn send(&mut self, entries: impl Iterator<Item = Entry>) {
+        // What follows from a refused change never was.
+        let entries = entries.filter(|entry| !entry.origin.is_refused());
+        let (changes, waiting): (Vec<_>, Vec<_>) =
+            entries.map(|entry| (entry.change, (entry.origin, entry.number))).unzip();
+        if changes.is_empty() {
+            return;
+        }
+        let changes = Arc::new(changes);
+        self.pipeline.send(Arc::clone(&changes)).await;
+        self.under_way.push_back(Batch { changes, waiting });
+    }
+
+    /// Takes the answer to the oldest batch. If it failed, all that are under way are written one
+    /// after the other, as they were: those behind it were sent for a state that includes it.
+    async fn settle(&mut self, answer: Result<Vec<MatchId>, StoreError>) {
+        match (answer, self.under_way.front()) {
+            (Ok(refused), Some(batch)) => {
+                self.health.store(true, Ordering::Relaxed);
+                batch.tell(&refused);
+                self.under_way.pop_front();
+                return;
+            }
+            // Contradictions are no failure of the store: `append` finds whose they are.
+            (Ok(_) | Err(StoreError::Conflict(_) | StoreError::Corrupt(_)), _) => {}
+            (Err(error), _) => self.failed(&error),
+        }
+        while let Some(batch) = self.under_way.pop_front() {
+            let refused = self.commit(&batch.changes).await;
+            batch.tell(&refused);
+        }
+    }
+
     /// Writes until the store takes it, and gives the matches that refused their part.
-    async fn commit(&self, changes: Arc<Vec<MatchChange>>) -> Vec<MatchId> {
+    async fn commit(&mut self, changes: &Arc<Vec<MatchChange>>) -> Vec<MatchId> {
         let mut pause = RETRY_FIRST;
         loop {
-            let error = match self.store.append(Arc::clone(&changes)).await {
+            match self.store.append(Arc::clone(changes)).await {
                 Ok(refused) => {
                     self.health.store(true, Ordering::Relaxed);
                     return refused;
                 }
-                Err(error) => error,
-            };
-            self.health.store(false, Ordering::Relaxed);
-            tracing::error!(%error, changes = changes.len(), "commit failed, trying again");
+                Err(error) => self.failed(&error),
+            }
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(RETRY_MAX);
+        }
+    }
+
+    fn failed(&self, error: &StoreError) {
+        self.health.store(false, Ordering::Relaxed);
+        tracing::error!(%error, "commit failed, trying again");
+    }
+}
+
+impl Batch {
+    /// Tells its matches what became of their changes.
+    fn tell(&self, refused: &[MatchId]) {
+        for (origin, number) in &self.waiting {
+            if refused.contains(&origin.id) {
+                tracing::error!(r#match = %origin.id, "the match's log refused a change");
+                origin.refuse();
+            } else {
+                origin.committed(*number);
+            }
         }
     }
 }

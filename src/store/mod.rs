@@ -5,9 +5,12 @@
 //! are `async` and give back once the change is committed: what a call has confirmed survives a
 //! crash of the machine.
 
+mod pipeline;
 pub mod postgres;
 pub mod sqlite;
 pub mod transfer;
+
+pub use pipeline::Pipeline;
 
 use std::sync::Arc;
 

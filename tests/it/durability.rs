@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use crate::client::{Incoming, Socket, User};
 use crate::harness::{DEADLINE, Server};
 use crate::pairs;
+use crate::postgres::Cluster;
 
 /// Matches that are played at once.
 const MATCHES: usize = 6;
@@ -263,9 +264,9 @@ fn random_below(bound: u64) -> usize {
     usize::try_from(u64::from_ne_bytes(bytes) % bound).unwrap()
 }
 
-#[test]
-fn nothing_that_was_acknowledged_is_lost_or_applied_twice() {
-    let mut server = Server::start();
+/// Plays matches to their end while `disturb` is called with what there is to disturb, and holds the
+/// logs against what was seen.
+fn play(server: &mut Server, disturb: impl FnOnce(&Shared, &mut Server)) {
     let shared = Shared::default();
     let new = |_| {
         let users = [server.guest(), server.guest()];
@@ -295,6 +296,17 @@ fn nothing_that_was_acknowledged_is_lost_or_applied_twice() {
                 play.run();
             });
         }
+        disturb(&shared, server);
+    });
+    for play in &plays {
+        assert!(play.ended);
+        play.verify(server);
+    }
+}
+
+#[test]
+fn nothing_that_was_acknowledged_is_lost_or_applied_twice() {
+    play(&mut Server::start(), |shared, server| {
         for life in 1..=KILLS {
             shared.change(|state| state.server = Some((server.public, life)));
             let enough = shared.state.lock().unwrap().acks + 1 + random_below(60);
@@ -305,10 +317,27 @@ fn nothing_that_was_acknowledged_is_lost_or_applied_twice() {
         }
         shared.change(|state| state.server = Some((server.public, KILLS + 1)));
     });
-    for play in &plays {
-        assert!(play.ended);
-        play.verify(&server);
-    }
+}
+
+/// Whoever plays notices nothing: a socket that closed would wait for another life of the server.
+#[test]
+fn connections_to_the_database_that_break_under_commits_are_no_matter() {
+    let cluster = Cluster::start();
+    let url = cluster.url();
+    let mut server = Server::with(&[("DATABASE_URL", &url), ("LEASE_SECONDS", "60")]);
+    play(&mut server, |shared, server| {
+        let mut client = ::postgres::Client::connect(&url, ::postgres::NoTls).unwrap();
+        shared.change(|state| state.server = Some((server.public, 1)));
+        let mut broken = 0;
+        while shared.state.lock().unwrap().done == 0 {
+            let enough = shared.state.lock().unwrap().acks + 1 + random_below(20);
+            shared.wait(|state| (state.acks >= enough || state.done > 0).then_some(()));
+            let sql = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+                WHERE pid <> pg_backend_pid() AND application_name = 'gameserver'";
+            broken += client.query(sql, &[]).unwrap().len();
+        }
+        assert!(broken > 0, "there was nothing to break");
+    });
 }
 
 #[test]

@@ -14,7 +14,8 @@ use gameserver::store::postgres::{Migrate, Postgres, PostgresSettings, migrate};
 use gameserver::store::sqlite::Sqlite;
 use gameserver::store::{
     Claim, EventRecord, MatchChange, MatchFilter, MatchRecord, MatchState, NewSession, NodeRecord,
-    RefreshRotation, Rotation, Store, StoreError, UserChange, UserRecord, UserUpdate, Visibility,
+    Pipeline, RefreshRotation, Rotation, Store, StoreError, UserChange, UserRecord, UserUpdate,
+    Visibility,
 };
 
 /// Runs a test against an empty store of each kind: a file, PostgreSQL, and PostgreSQL behind a
@@ -351,6 +352,47 @@ fn a_batch_whose_answer_was_lost_is_written_once() {
         }
         assert_eq!(seqs(&store, id).await, [1, 2, 3, 4]);
         assert_eq!(store.match_record(id).await.unwrap().unwrap().seq, 4);
+    });
+}
+
+#[test]
+fn batches_follow_each_other_before_they_are_answered() {
+    each(|store| async move {
+        let creator = guest("Creator");
+        add(&store, &creator).await;
+        let new = new_match("pairs", Visibility::Public, creator.id);
+        let id = new.id;
+        append(&store, vec![new]).await;
+        let next = |seq| Arc::new(vec![change(id, seq - 1, vec![event(seq, None, None)])]);
+        let mut pipeline = Pipeline::new(Arc::clone(&store));
+        let (mut sent, mut answered) = (1, 1);
+        while answered < 20 {
+            while pipeline.has_room() {
+                sent += 1;
+                pipeline.send(next(sent)).await;
+            }
+            assert_eq!(pipeline.answer().await.unwrap(), []);
+            answered += 1;
+        }
+        while answered < sent {
+            assert_eq!(pipeline.answer().await.unwrap(), []);
+            answered += 1;
+        }
+        assert!(seqs(&store, id).await.into_iter().eq(1..=sent));
+        // One that fails takes those behind it along; all of them are sent again, in order.
+        let gone = EventRecord { at: later(99), ..event(sent, None, None) };
+        pipeline.send(Arc::new(vec![change(id, sent, vec![gone])])).await;
+        if pipeline.has_room() {
+            pipeline.send(next(sent + 1)).await;
+        }
+        match pipeline.answer().await {
+            Err(StoreError::Conflict(_)) => {}
+            // A file tells at once whose it is.
+            refused => assert_eq!(refused.unwrap(), [id]),
+        }
+        pipeline.send(next(sent + 1)).await;
+        assert_eq!(pipeline.answer().await.unwrap(), []);
+        assert!(seqs(&store, id).await.into_iter().eq(1..=sent + 1));
     });
 }
 

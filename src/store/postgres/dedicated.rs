@@ -6,12 +6,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::Mutex;
-use tokio::time::timeout;
 use tokio_postgres::{AsyncMessage, Client, Config, Row};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::notices::{CHANNEL, Notices};
-use super::{Param, late};
+use super::{Param, in_time};
 use crate::store::StoreError;
 
 /// What it is called in `pg_stat_activity`.
@@ -53,7 +52,7 @@ impl Dedicated {
             *place = Some(client);
             Ok(rows)
         };
-        timeout(within, answer).await.map_err(late)?
+        in_time(within, answer).await?
     }
 
     async fn connect(&self) -> Result<Client, StoreError> {

@@ -4,15 +4,17 @@ use std::collections::{HashMap, HashSet};
 use std::fmt::Write as _;
 use std::sync::{Arc, LazyLock};
 
+use deadpool_postgres::{ClientWrapper, Object};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use tokio_postgres::Row;
 use tokio_postgres::types::Type;
 use uuid::Uuid;
 
-use super::{Param, Postgres};
+use super::{Param, Postgres, in_time};
 use crate::games::Seat;
 use crate::ids::{MatchId, Timestamp, UserId};
+use crate::store::pipeline::BATCHES_MAX;
 use crate::store::{
     EventRecord, MatchChange, MatchFilter, MatchRecord, MatchState, PlayerRecord, StoreError,
 };
@@ -133,11 +135,48 @@ impl Postgres {
     async fn append_all(&self, changes: &[MatchChange]) -> Result<Vec<MatchId>, StoreError> {
         let columns = Columns::of(changes);
         let rows = self.query(&APPEND, &columns.params()).await?;
-        if rows.len() == columns.ids.len() {
+        self.refused(&columns, &rows).await
+    }
+
+    /// Batches that may be under way by one connection. A pooler that keeps no statements may be too
+    /// old to keep apart what is sent before it was asked for.
+    pub(in crate::store) fn batches_max(&self) -> u32 {
+        if self.prepare { BATCHES_MAX } else { 1 }
+    }
+
+    /// A connection for [`Self::append_by`], which is none of the pool's.
+    pub(in crate::store) async fn connect_log(&self) -> Result<ClientWrapper, StoreError> {
+        let client = Object::take(self.pool.get().await?);
+        // Prepared now, so that each batch is sent at once. It writes nothing.
+        let columns = Columns::default();
+        in_time(self.answer_timeout, self.run(&client, &APPEND, &columns.params())).await??;
+        Ok(client)
+    }
+
+    /// As [`Self::append`] by a connection of its own, on which other batches may be under way. What
+    /// contradicts what is there fails all of it.
+    pub(in crate::store) async fn append_by(
+        &self,
+        connection: &ClientWrapper,
+        changes: &[MatchChange],
+    ) -> Result<Vec<MatchId>, StoreError> {
+        let columns = Columns::of(changes);
+        let (limit, params) = (self.answer_timeout * BATCHES_MAX, columns.params());
+        let rows = in_time(limit, self.run(connection, &APPEND, &params)).await??;
+        self.refused(&columns, &rows).await
+    }
+
+    /// The matches that are not among those `written`, unless they were written before.
+    async fn refused(
+        &self,
+        columns: &Columns<'_>,
+        written: &[Row],
+    ) -> Result<Vec<MatchId>, StoreError> {
+        if written.len() == columns.ids.len() {
             return Ok(Vec::new());
         }
-        let written: Vec<Uuid> = rows.iter().map(|row| row.get(0)).collect();
-        self.not_standing(&columns, &written).await
+        let written: Vec<Uuid> = written.iter().map(|row| row.get(0)).collect();
+        self.not_standing(columns, &written).await
     }
 
     /// The matches whose changes are not `written` now and were not before.

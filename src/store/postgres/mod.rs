@@ -25,9 +25,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use deadpool_postgres::{
-    Manager, ManagerConfig, Object, Pool, PoolError, RecyclingMethod, Runtime,
+    ClientWrapper, Manager, ManagerConfig, Object, Pool, PoolError, RecyclingMethod, Runtime,
 };
-use tokio::time::error::Elapsed;
 use tokio::time::timeout;
 use tokio_postgres::Row;
 use tokio_postgres::types::{ToSql, Type};
@@ -132,23 +131,30 @@ impl Postgres {
     async fn query(&self, sql: &str, params: &[Param<'_>]) -> Result<Vec<Row>, StoreError> {
         let mut busy = Busy(Some(self.pool.get().await?));
         let Some(client) = &busy.0 else { return Ok(Vec::new()) };
-        let answer = async {
-            if !self.prepare {
-                return client.query_typed(sql, params).await;
-            }
-            let types: Vec<Type> = params.iter().map(|(_, of)| of.clone()).collect();
-            let statement = client.prepare_typed_cached(sql, &types).await?;
-            let values: Vec<&(dyn ToSql + Sync)> = params.iter().map(|(value, _)| *value).collect();
-            client.query(&statement, &values).await
-        };
-        let answer = timeout(self.answer_timeout, answer).await.map_err(late)?;
+        let answer = in_time(self.answer_timeout, self.run(client, sql, params)).await?;
         drop(busy.0.take());
         Ok(answer?)
     }
+
+    async fn run(
+        &self,
+        client: &ClientWrapper,
+        sql: &str,
+        params: &[Param<'_>],
+    ) -> Result<Vec<Row>, tokio_postgres::Error> {
+        if !self.prepare {
+            return client.query_typed(sql, params).await;
+        }
+        let types: Vec<Type> = params.iter().map(|(_, of)| of.clone()).collect();
+        let statement = client.prepare_typed_cached(sql, &types).await?;
+        let values: Vec<&(dyn ToSql + Sync)> = params.iter().map(|(value, _)| *value).collect();
+        client.query(&statement, &values).await
+    }
 }
 
-fn late(_: Elapsed) -> StoreError {
-    StoreError::Unavailable("it does not answer".into())
+async fn in_time<T>(limit: Duration, answer: impl Future<Output = T>) -> Result<T, StoreError> {
+    let late = |_| StoreError::Unavailable("it does not answer".into());
+    timeout(limit, answer).await.map_err(late)
 }
 
 /// A connection with a statement under way. If nobody waits for the answer any more it is closed:
