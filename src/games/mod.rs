@@ -47,7 +47,7 @@ impl Seat {
 }
 
 /// Some seats of one match.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SeatSet(u64);
 
 impl SeatSet {
@@ -291,22 +291,25 @@ pub trait Game: Send {
     /// How it ended; `None` while it is played.
     fn outcome(&self) -> Option<Outcome>;
 
-    /// The state that a `relay` game wants kept beside its log.
+    /// All of the state, kept beside the log: in `relay` since the log does not tell it, in other
+    /// games so that the log need not be replayed from its beginning. `None`: it always is.
     fn snapshot(&self) -> Option<Box<RawValue>> {
         None
     }
 
-    /// Whether `snapshot` gives something else than when this was last asked.
+    /// Whether `snapshot` gives something else than when a `relay` game was last asked.
     fn snapshot_changed(&mut self) -> bool {
         false
     }
 
-    /// Takes back what `snapshot` gave.
-    fn restore(&mut self, _snapshot: &RawValue) {}
+    /// Takes back what `snapshot` gave. An error says why that is none; nothing has changed then.
+    fn restore(&mut self, _snapshot: &RawValue) -> Result<(), String> {
+        Err("the game gives no snapshots".into())
+    }
 }
 
-/// A game written with types of its own; [`Typed`] makes a [`Game`] of it.
-pub trait Rules: Send + 'static {
+/// A game written with types of its own, itself one of them; [`Typed`] makes a [`Game`] of it.
+pub trait Rules: Serialize + DeserializeOwned + Send + 'static {
     /// What a player can ask for.
     type Command: DeserializeOwned;
     /// What can happen.
@@ -364,6 +367,15 @@ impl<R: Rules> Game for Typed<R> {
 
     fn outcome(&self) -> Option<Outcome> {
         self.0.outcome()
+    }
+
+    fn snapshot(&self) -> Option<Box<RawValue>> {
+        Some(to_raw(&self.0))
+    }
+
+    fn restore(&mut self, snapshot: &RawValue) -> Result<(), String> {
+        self.0 = serde_json::from_str(snapshot.get()).map_err(|error| error.to_string())?;
+        Ok(())
     }
 }
 

@@ -47,6 +47,8 @@ pub(super) fn start(setup: &Setup) -> Result<Box<dyn Game>, BadOption> {
     Ok(Box::new(Typed(Pairs::new(cards, setup.players))))
 }
 
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Pairs {
     /// What each place's card shows.
     cards: Vec<u8>,

@@ -161,8 +161,9 @@ impl Game for Relay {
         std::mem::take(&mut self.changed)
     }
 
-    fn restore(&mut self, snapshot: &RawValue) {
+    fn restore(&mut self, snapshot: &RawValue) -> Result<(), String> {
         self.state = snapshot.to_owned();
+        Ok(())
     }
 }
 
@@ -382,7 +383,7 @@ mod tests {
             assert!(!first.snapshot_changed());
         }
         let mut second = relay(2);
-        second.restore(&first.snapshot().unwrap());
+        second.restore(&first.snapshot().unwrap()).unwrap();
         assert_eq!(second.view(Viewer::Seat(Seat(1))).get(), r#"{"state":{"level":7}}"#);
         assert!(!second.snapshot_changed());
     }

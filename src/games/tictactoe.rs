@@ -40,6 +40,8 @@ pub(super) fn start(setup: &Setup) -> Result<Box<dyn Game>, BadOption> {
     Ok(Box::new(Typed(TicTacToe { board: [None; CELLS], turn, outcome: None })))
 }
 
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct TicTacToe {
     board: [Option<Seat>; CELLS],
     /// `None` once it is over.

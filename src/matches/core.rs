@@ -23,6 +23,9 @@ use crate::store::{EventRecord, MatchRecord, MatchState, Visibility};
 const HISTORY_EVENTS_MAX: usize = 128;
 /// The same in bytes.
 const HISTORY_BYTES_MAX: usize = 256 * 1024;
+/// Commands of a seat, in a game that is not `relay`, whose repetition is answered by the first one's
+/// `ack`; a client can't have more of them unanswered ([`PENDING_MAX`]).
+pub(super) const ACKS_MAX: usize = 1024;
 /// Spectators' sockets that one match serves; players always get in.
 const SPECTATORS_MAX: usize = 1024;
 /// Sockets with which one session may watch a match.
@@ -62,6 +65,8 @@ pub(super) struct Core {
     pub expected_at: Option<u32>,
     /// [`MatchRecord::seq`] as the last change that was sent leaves it.
     pub stored_seq: u64,
+    /// The last event of the latest snapshot of the log.
+    pub snapshot_seq: u64,
     /// No longer the match: whoever holds it must load it anew.
     pub retired: bool,
     /// The log has refused a change: nothing of this life is written any more.
@@ -74,13 +79,13 @@ pub(super) struct Occupant {
     pub display_name: String,
     /// The number of the event by which the seat was taken: what was for the seat before was for
     /// somebody else.
-    joined_seq: u64,
+    pub joined_seq: u64,
     /// Resigned or timed out, and still in the list of players.
     pub gone: bool,
     /// Since when no socket holds the seat, in seconds of the clock.
     pub absent_since: Option<u32>,
     /// Applied commands: the client's id, and the number of the last event it made; both rise.
-    applied: VecDeque<(u64, u64)>,
+    pub applied: VecDeque<(u64, u64)>,
 }
 
 /// A socket that is told.
@@ -196,6 +201,7 @@ impl Core {
             idle_since: now,
             expected_at: None,
             stored_seq: 0,
+            snapshot_seq: 0,
             retired: false,
             refused: false,
         }
@@ -238,7 +244,7 @@ impl Core {
         self.game.apply(record.seat, event);
         let occupant = record.seat.and_then(|seat| self.occupant(seat));
         if let Some((occupant, id)) = occupant.zip(record.command_id) {
-            occupant.remember(id, record.seq, usize::MAX);
+            occupant.remember(id, record.seq, ACKS_MAX);
         }
         Ok(())
     }

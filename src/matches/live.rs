@@ -11,15 +11,16 @@ use serde_json::value::RawValue;
 use tokio::sync::{mpsc, oneshot};
 
 use super::clock::Clock;
-use super::core::{Additions, Core, Earlier, Occupant, Output, Socket};
+use super::core::{ACKS_MAX, Additions, Core, Earlier, Occupant, Output, Socket};
 use super::event::{Structural, Who, wire_event};
 use super::log::{Entry, LogSender};
 use super::outbox::{Close, Outbox};
+use super::snapshot;
 use crate::cluster::Cluster;
 use crate::games::{Game, GameInfo, Leaving, Mode, Outcome, Refusal, Seat, Viewer};
 use crate::ids::{MatchId, NodeId, SessionId, Timestamp, UserId};
 use crate::protocol::{Frame, Problem, ServerMessage};
-use crate::store::{EventRecord, MatchChange, MatchRecord, MatchState, Visibility};
+use crate::store::{EventRecord, MatchChange, MatchRecord, MatchState, Snapshot, Visibility};
 
 /// Events that one match may have: a runaway client fills no disk, and whoever comes back can be
 /// told all of them.
@@ -122,9 +123,11 @@ struct Change<'a> {
 }
 
 impl Match {
-    /// A match from its record and its log. An error says what of them makes no sense.
+    /// A match from its record, a snapshot of its log, and its log after that. An error says what of
+    /// them makes no sense.
     pub fn rebuild(
         mut record: MatchRecord,
+        log_snapshot: Option<&Snapshot>,
         events: &[EventRecord],
         info: GameInfo,
         game: Box<dyn Game>,
@@ -136,12 +139,15 @@ impl Match {
         (record.state, record.outcome) = (MatchState::Open, None);
         let snapshot = record.snapshot.take().map(RawValue::from_string);
         let mut core = Core::new(record, game, now);
+        if let Some(snapshot) = log_snapshot {
+            snapshot::restore(&mut core, snapshot, now)?;
+        }
         for event in events {
             core.replay(event, info.mode, now)
                 .map_err(|error| format!("event {}: {error}", event.seq))?;
         }
         if let Some(snapshot) = snapshot.transpose().map_err(|error| error.to_string())? {
-            core.game.restore(&snapshot);
+            core.game.restore(&snapshot)?;
         }
         // A relay's messages are numbered, but not in the log.
         if (relay && core.seq > seq) || (!relay && core.seq != seq) || core.record.state != state {
@@ -514,7 +520,8 @@ impl Match {
             seq,
             previous_seq,
             outcome: core.record.outcome.clone(),
-            snapshot: core.game.snapshot().map(|json| json.get().into()),
+            snapshot: core.game.snapshot().filter(|_| relay).map(|json| json.get().into()),
+            log_snapshot: if relay { None } else { snapshot::take_if_due(core) },
             at: additions.at,
         };
         core.dirty = false;
@@ -557,6 +564,7 @@ pub(super) fn abandonment(
         previous_seq: record.seq,
         outcome: Some(outcome),
         snapshot: None,
+        log_snapshot: None,
         at,
     }
 }
@@ -665,7 +673,7 @@ impl Attachment {
         }
         let seq = core.seq;
         if let Some(occupant) = core.occupant(seat) {
-            occupant.remember(id, seq, usize::MAX);
+            occupant.remember(id, seq, ACKS_MAX);
         }
         self.ack(core, id, seq);
         core.tell_end();

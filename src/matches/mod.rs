@@ -4,6 +4,7 @@
 //! - [`log`]: the durable log and its group commit
 //! - [`outbox`]: what waits to be written to a socket
 //! - [`event`]: the engine's own events
+//! - [`snapshot`]: what a log comes to, so that a match is rebuilt from the end of it
 //! - [`clock`]: seconds, for grace and silence
 //! - [`matchmaker`]: brings players together who wait with tickets
 //!
@@ -17,6 +18,7 @@ mod live;
 mod log;
 pub mod matchmaker;
 mod outbox;
+mod snapshot;
 
 pub use clock::Clock;
 pub use live::{Attach, Attachment, Caller, Joined, Match, NotIn, problem};
@@ -40,8 +42,8 @@ use crate::games::{BadOption, Catalog, Game, GameType, Mode, Seat, Setup, setup}
 use crate::ids::{MatchId, NodeId, SessionId, Timestamp, UserId};
 use crate::protocol::Player;
 use crate::store::{
-    Claim, EventRecord, MatchRecord, MatchState, NodeRecord, PlayerRecord, Store, StoreError,
-    UserRecord, Visibility,
+    Claim, EventRecord, MatchRecord, MatchState, NodeRecord, PlayerRecord, Snapshot, Store,
+    StoreError, UserRecord, Visibility,
 };
 
 /// Matches in memory at most; more are refused.
@@ -250,7 +252,7 @@ impl Registry {
         };
         // In a shared store a match begins in its first epoch; 0 is nobody's.
         let writer = (node, u64::from(node.is_some()));
-        let live = self.to_live(record, &[], game_type, game, writer)?;
+        let live = self.to_live(record, (None, &[]), game_type, game, writer)?;
         let slot = OnceCell::new_with(Some(Arc::clone(&live)));
         self.slots().insert(live.id, Arc::new(slot));
         match seat(&live) {
@@ -580,18 +582,40 @@ impl Registry {
             },
         };
         let record = self.store.match_record(id).await?.ok_or(MatchError::Unknown)?;
+        let writer = (node, epoch);
+        let Some(snapshot) = self.store.log_snapshot(id).await? else {
+            return self.replay(record, None, game_type, writer).await;
+        };
+        match self.replay(record.clone(), Some(&snapshot), game_type, writer).await {
+            Err(MatchError::Store(StoreError::Corrupt(error))) => {
+                tracing::warn!(error, "a snapshot is of no use, the whole log is replayed");
+                self.replay(record, None, game_type, writer).await
+            }
+            answer => answer,
+        }
+    }
+
+    /// The match from what is in the store: the log after the snapshot, or all of it.
+    async fn replay(
+        &self,
+        record: MatchRecord,
+        snapshot: Option<&Snapshot>,
+        game_type: &Arc<dyn GameType>,
+        writer: live::Writer,
+    ) -> Result<Arc<Match>, MatchError> {
+        let id = record.id;
         let corrupt = |what: String| StoreError::Corrupt(format!("match {id}: {what}"));
         let options = serde_json::from_str(&record.options).map_err(|e| corrupt(e.to_string()))?;
         let (_, game) = start(game_type, options, record.seed)
             .map_err(|bad| corrupt(format!("option {}: {}", bad.field, bad.detail)))?;
-        let events = self.log_of(id, 0).await?;
-        self.to_live(record, &events, game_type, game, (node, epoch))
+        let events = self.log_of(id, snapshot.map_or(0, |snapshot| snapshot.seq)).await?;
+        self.to_live(record, (snapshot, &events), game_type, game, writer)
     }
 
     fn to_live(
         &self,
         record: MatchRecord,
-        events: &[EventRecord],
+        (snapshot, events): (Option<&Snapshot>, &[EventRecord]),
         game_type: &Arc<dyn GameType>,
         game: Box<dyn Game>,
         writer: live::Writer,
@@ -603,7 +627,7 @@ impl Registry {
             cluster: Arc::clone(&self.cluster),
             writer,
         };
-        Match::rebuild(record, events, info, game, node)
+        Match::rebuild(record, snapshot, events, info, game, node)
             .map_err(|what| StoreError::Corrupt(format!("match {id}: {what}")).into())
     }
 

@@ -160,6 +160,15 @@ pub struct MatchRecord {
     pub players: Vec<PlayerRecord>,
 }
 
+/// What a match's log up to an event comes to: the match is rebuilt from it and what follows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Snapshot {
+    /// The last event that is in it.
+    pub seq: u64,
+    /// All that follows from the events, as whoever rebuilds matches writes it: JSON.
+    pub state: String,
+}
+
 /// One event of a match's log.
 #[derive(Clone, Debug)]
 pub struct EventRecord {
@@ -204,8 +213,10 @@ pub struct MatchChange {
     pub previous_seq: u64,
     /// From now on.
     pub outcome: Option<Outcome>,
-    /// From now on; `None` leaves it as it is.
+    /// The shared state from now on; `None` leaves it as it is.
     pub snapshot: Option<String>,
+    /// What the log comes to with this change; `None` leaves the one that is there, which is older.
+    pub log_snapshot: Option<Snapshot>,
     /// When.
     pub at: Timestamp,
 }
@@ -451,6 +462,9 @@ calls! {
 
     /// A match by its id.
     match_record(id: MatchId) -> Option<MatchRecord>;
+
+    /// The latest snapshot of a match's log, if there is one.
+    log_snapshot(id: MatchId) -> Option<Snapshot>;
 
     /// The events of a match's log with numbers above `after`, `limit` at most, in order.
     events(id: MatchId, after: u64, limit: u32) -> Vec<EventRecord>;

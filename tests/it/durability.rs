@@ -359,6 +359,71 @@ fn an_acknowledged_move_is_there_after_a_crash_at_once() {
     assert_eq!(second.accepted(1, &json!({"place": 0})), 5);
 }
 
+/// Runs SQL on the store of a server that is down.
+fn on_store(server: &Server, sql: &str) -> u64 {
+    if let Some(url) = server.database_url() {
+        let mut client = ::postgres::Client::connect(&url, ::postgres::NoTls).unwrap();
+        return client.execute(sql, &[]).unwrap();
+    }
+    let db = rusqlite::Connection::open(server.data.path().join("data/gameserver.db"));
+    db.unwrap().execute(sql, []).unwrap() as u64
+}
+
+/// Two cards that differ are turned up and back again, many times.
+#[test]
+fn a_long_match_comes_back_from_its_latest_snapshot_or_its_whole_log() {
+    const TURNS: usize = 200;
+    const SEATS: usize = 8;
+    let mut server = Server::start();
+    let users = [(); SEATS].map(|()| server.guest());
+    let body = json!({"game": "pairs", "options": {"players": SEATS, "pairs": 32}});
+    let id = server.seated(&body, &users.each_ref());
+    let mut sockets = users.each_ref().map(|user| server.play(user, &id));
+    let first_flip = server.events(&users[0], &id).len() + 1;
+    let (mut places, mut last_ids, mut last) = ([0, 1], [0; SEATS], 0);
+    let mut turn = 0;
+    while turn < TURNS {
+        let seat = turn % SEATS;
+        for place in places {
+            last_ids[seat] += 1;
+            last = sockets[seat].accepted(last_ids[seat], &json!({"flip": place}));
+        }
+        if turn == 0 && server.events(&users[0], &id).last().unwrap()["event"]["hidden"].is_null() {
+            // They were alike: the same seat goes on, with others.
+            places = places.map(|place| place + 2);
+        } else {
+            turn += 1;
+        }
+    }
+    let path = format!("/v1/matches/{id}/socket");
+    let welcome = |server: &Server, seat: usize| {
+        let mut welcome = server.connect(&users[seat], &path).1;
+        welcome["players"].take();
+        welcome
+    };
+    drop(sockets);
+    let before = [welcome(&server, 0), welcome(&server, 7)];
+    assert_eq!((&before[0]["seq"], &before[0]["last_id"]), (&json!(last), &json!(last_ids[0])));
+    server.kill9();
+    let spoil = format!("UPDATE match_events SET event = '?' || event WHERE seq = {first_flip}");
+    assert_eq!(on_store(&server, &spoil), 1);
+    server.restart();
+    assert_eq!([welcome(&server, 0), welcome(&server, 7)], before, "by the snapshot alone");
+    server.kill9();
+    let mend = "UPDATE match_events SET event = substr(event, 2) WHERE event LIKE '?%'";
+    assert_eq!(on_store(&server, mend), 1);
+    assert_eq!(on_store(&server, "UPDATE match_snapshots SET state = '{}'"), 1);
+    server.restart();
+    assert_eq!([welcome(&server, 0), welcome(&server, 7)], before, "by the log alone");
+    server.logged(|line| line.contains("a snapshot is of no use"));
+    // All know what was applied, and go on.
+    let (mut socket, _) = server.connect(&users[7], &path);
+    assert_eq!(socket.accepted(last_ids[7], &json!({"flip": places[1]})), last);
+    assert_eq!(socket.refused(last_ids[7] + 1, &json!({"flip": 0})), "not-your-turn");
+    let (mut socket, _) = server.connect(&users[0], &path);
+    assert_eq!(socket.accepted(last_ids[0] + 1, &json!({"flip": places[0]})), last + 1);
+}
+
 #[test]
 fn open_matches_and_ended_ones_outlive_a_crash() {
     let mut server = Server::start();

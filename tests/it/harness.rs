@@ -143,6 +143,11 @@ impl Server {
         }
     }
 
+    /// The address of its database, if it does not store in a file.
+    pub fn database_url(&self) -> Option<String> {
+        self.database.as_ref().map(|database| database.url.clone())
+    }
+
     /// Starts again on the same data; the process must have ended.
     pub fn restart(&mut self) {
         let database = self.database.clone();

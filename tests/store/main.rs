@@ -14,8 +14,8 @@ use gameserver::store::postgres::{Migrate, Postgres, PostgresSettings, migrate};
 use gameserver::store::sqlite::Sqlite;
 use gameserver::store::{
     Claim, EventRecord, MatchChange, MatchFilter, MatchRecord, MatchState, NewSession, NodeRecord,
-    Pipeline, RefreshRotation, Rotation, Store, StoreError, UserChange, UserRecord, UserUpdate,
-    Visibility,
+    Pipeline, RefreshRotation, Rotation, Snapshot, Store, StoreError, UserChange, UserRecord,
+    UserUpdate, Visibility,
 };
 
 /// Runs a test against an empty store of each kind: a file, PostgreSQL, and PostgreSQL behind a
@@ -130,6 +130,7 @@ fn new_match(game: &str, visibility: Visibility, creator: UserId) -> MatchChange
         previous_seq: 0,
         outcome: None,
         snapshot: None,
+        log_snapshot: None,
         at: NOW,
     }
 }
@@ -148,6 +149,7 @@ fn change(id: MatchId, previous_seq: u64, events: Vec<EventRecord>) -> MatchChan
         previous_seq,
         outcome: None,
         snapshot: None,
+        log_snapshot: None,
         at: later(60),
     }
 }
@@ -305,6 +307,42 @@ fn a_match_and_its_log_are_read_as_they_were_written() {
         assert_eq!((third.seat, third.command_id, third.structural), (None, Some(30), false));
         assert_eq!((third.at, &third.event), (later(3), &event(3, None, None).event));
         assert!(store.match_record(MatchId::new()).await.unwrap().is_none());
+    });
+}
+
+#[test]
+fn the_latest_snapshot_of_a_log_is_kept_with_the_change_that_it_includes() {
+    each(|store| async move {
+        let creator = guest("Creator");
+        add(&store, &creator).await;
+        let new = new_match("pairs", Visibility::Public, creator.id);
+        let id = new.id;
+        let with = |seq, change| MatchChange {
+            log_snapshot: Some(Snapshot {
+                seq,
+                state: format!("{{\"at\":{seq},\"ß\":\"\\u0000\"}}"),
+            }),
+            ..change
+        };
+        append(&store, vec![new]).await;
+        assert_eq!(store.log_snapshot(id).await.unwrap(), None);
+        let [second, third, fourth, fifth] =
+            [2, 3, 4, 5].map(|seq| change(id, seq - 1, vec![event(seq, None, None)]));
+        let seq = async || store.log_snapshot(id).await.unwrap().map(|snapshot| snapshot.seq);
+        let batch = vec![with(2, second), with(3, third), fourth.clone()];
+        assert_eq!(append(&store, batch.clone()).await, []);
+        assert_eq!(seq().await, Some(3));
+        append(&store, vec![with(5, fifth)]).await;
+        let snapshot = store.log_snapshot(id).await.unwrap().unwrap();
+        assert_eq!(snapshot.state, "{\"at\":5,\"ß\":\"\\u0000\"}");
+        // Neither what came before nor what is refused puts another in its place.
+        assert_eq!(append(&store, batch).await, []);
+        assert_eq!(
+            append(&store, vec![with(9, change(id, 8, vec![event(9, None, None)]))]).await,
+            [id]
+        );
+        assert_eq!(seq().await, Some(5));
+        assert_eq!(store.log_snapshot(MatchId::new()).await.unwrap(), None);
     });
 }
 

@@ -16,7 +16,8 @@ use crate::games::Seat;
 use crate::ids::{MatchId, Timestamp, UserId};
 use crate::store::pipeline::BATCHES_MAX;
 use crate::store::{
-    EventRecord, MatchChange, MatchFilter, MatchRecord, MatchState, PlayerRecord, StoreError,
+    EventRecord, MatchChange, MatchFilter, MatchRecord, MatchState, PlayerRecord, Snapshot,
+    StoreError,
 };
 
 /// A match and, as JSON, its players.
@@ -84,6 +85,11 @@ static APPEND: LazyLock<String> = LazyLock::new(|| {
         FROM unnest($27::uuid[], $28::smallint[], $29::uuid[]) AS t (match_id, seat, user_id)
         JOIN written ON written.id = t.match_id LEFT JOIN users ON users.id = t.user_id
         ON CONFLICT (match_id, seat) DO UPDATE SET user_id = excluded.user_id
+    ), snapshots AS (
+        INSERT INTO match_snapshots (match_id, seq, state)
+        SELECT t.* FROM unnest($32::uuid[], $33::bigint[], $34::text[]) AS t (match_id, seq, state)
+        JOIN written ON written.id = t.match_id
+        ON CONFLICT (match_id) DO UPDATE SET seq = excluded.seq, state = excluded.state
     )
     SELECT id FROM written"
     )
@@ -208,6 +214,17 @@ impl Postgres {
         rows.first().map(read_match).transpose()
     }
 
+    pub(in crate::store) async fn log_snapshot(
+        &self,
+        id: MatchId,
+    ) -> Result<Option<Snapshot>, StoreError> {
+        let sql = "SELECT seq, state FROM match_snapshots WHERE match_id = $1";
+        let rows = self.query(sql, &[(&id.0, Type::UUID)]).await?;
+        let snapshot =
+            |row: &Row| Ok(Snapshot { seq: from_bigint(row.get(0))?, state: row.get(1) });
+        rows.first().map(snapshot).transpose()
+    }
+
     pub(in crate::store) async fn events(
         &self,
         id: MatchId,
@@ -293,6 +310,7 @@ struct Columns<'a> {
     events: EventColumns<'a>,
     given_up: (Vec<Uuid>, Vec<i16>),
     taken: (Vec<Uuid>, Vec<i16>, Vec<Option<Uuid>>),
+    log_snapshots: (Vec<Uuid>, Vec<i64>, Vec<&'a str>),
 }
 
 #[derive(Default)]
@@ -326,6 +344,7 @@ impl<'a> Columns<'a> {
         let mut places = HashMap::new();
         // The last word on each seat.
         let mut seats: HashMap<(Uuid, Seat), Option<Uuid>> = HashMap::new();
+        let mut log_snapshots: HashMap<Uuid, &Snapshot> = HashMap::new();
         for change in changes {
             let id = change.id.0;
             let place = *places.entry(id).or_insert_with(|| columns.begin(change));
@@ -348,6 +367,14 @@ impl<'a> Columns<'a> {
             if let Some(record) = &change.create {
                 columns.new.push(record);
             }
+            if let Some(snapshot) = &change.log_snapshot {
+                log_snapshots.insert(id, snapshot);
+            }
+        }
+        for (id, snapshot) in log_snapshots {
+            columns.log_snapshots.0.push(id);
+            columns.log_snapshots.1.push(to_bigint(snapshot.seq));
+            columns.log_snapshots.2.push(&snapshot.state);
         }
         for ((id, seat), user) in seats {
             let seat = i16::from(seat.0);
@@ -379,7 +406,7 @@ impl<'a> Columns<'a> {
         self.ids.len() - 1
     }
 
-    fn params(&self) -> [Param<'_>; 31] {
+    fn params(&self) -> [Param<'_>; 34] {
         let (new, events) = (&self.new, &self.events);
         [
             (&self.ids, Type::UUID_ARRAY),
@@ -413,6 +440,9 @@ impl<'a> Columns<'a> {
             (&self.taken.2, Type::UUID_ARRAY),
             (&self.nodes, Type::UUID_ARRAY),
             (&self.epochs, Type::INT8_ARRAY),
+            (&self.log_snapshots.0, Type::UUID_ARRAY),
+            (&self.log_snapshots.1, Type::INT8_ARRAY),
+            (&self.log_snapshots.2, Type::TEXT_ARRAY),
         ]
     }
 }

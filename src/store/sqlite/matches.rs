@@ -10,8 +10,8 @@ use super::{Sqlite, in_savepoint};
 use crate::games::Seat;
 use crate::ids::{MatchId, Timestamp, UserId};
 use crate::store::{
-    EventRecord, MatchChange, MatchFilter, MatchRecord, MatchState, PlayerRecord, StoreError,
-    Visibility,
+    EventRecord, MatchChange, MatchFilter, MatchRecord, MatchState, PlayerRecord, Snapshot,
+    StoreError, Visibility,
 };
 
 const MATCH_COLUMNS: &str = "id, game, game_version, seed, options, seats, state, visibility, \
@@ -49,6 +49,22 @@ impl Sqlite {
                 .query_row([id.0], read_match)
                 .optional()?;
             record.map(|record| with_players(db, record)).transpose()
+        })
+        .await
+    }
+
+    pub(in crate::store) async fn log_snapshot(
+        &self,
+        id: MatchId,
+    ) -> Result<Option<Snapshot>, StoreError> {
+        self.read(move |db| {
+            let snapshot = db
+                .prepare_cached("SELECT seq, state FROM match_snapshots WHERE match_id = ?")?
+                .query_row([id.0], |row| {
+                    Ok(Snapshot { seq: from_sql_int(row, 0)?, state: row.get(1)? })
+                })
+                .optional()?;
+            Ok(snapshot)
         })
         .await
     }
@@ -168,6 +184,10 @@ fn append_one(db: &Connection, change: &MatchChange) -> Result<(), StoreError> {
                 .prepare_cached("DELETE FROM match_players WHERE match_id = ? AND seat = ?")?
                 .execute(params![id, seat.0])?,
         };
+    }
+    if let Some(snapshot) = &change.log_snapshot {
+        db.prepare_cached("INSERT OR REPLACE INTO match_snapshots VALUES (?, ?, ?)")?
+            .execute(params![id, to_sql_int(snapshot.seq), snapshot.state])?;
     }
     let outcome = change.outcome.as_ref().map(serde_json::to_string).transpose();
     let mut update = db.prepare_cached(

@@ -45,7 +45,8 @@ impl Table {
 pub(super) const SECRETS: Table =
     Table { name: "secrets", key: "name", columns: &[("name", Kind::Text), ("value", Kind::Text)] };
 
-/// All tables, each after those that it refers to.
+/// All tables, each after those that it refers to. Snapshots of logs are left behind: the logs have
+/// all that is in them.
 pub(super) const TABLES: &[Table] = &[
     Table {
         name: "users",
