@@ -471,7 +471,7 @@ fn what_another_epoch_has_written_is_no_answer_that_was_lost() {
         let postgres = Postgres::new(&settings).unwrap();
         let [first, second] = [(); 2].map(|()| NodeId::new());
         let creator = guest("Creator");
-        let node = NodeRecord { id: first, address: "127.0.0.1:1".into() };
+        let node = NodeRecord { id: first, address: "127.0.0.1:1".into(), certificate: None };
         postgres.add_node(&node, Duration::from_secs(60)).await.unwrap();
         let store = Store::Postgres(postgres);
         let Store::Postgres(postgres) = &store else { unreachable!() };

@@ -27,6 +27,8 @@ pub struct Database {
 pub struct Cluster {
     port: u16,
     dir: TempDir,
+    /// Whether commits outlive a loss of power; tests need not wait for that.
+    fsync: bool,
     /// The shell that watches over it, while it runs.
     watch: Mutex<Option<Child>>,
 }
@@ -58,6 +60,16 @@ fn cluster() -> Arc<Cluster> {
 impl Cluster {
     /// A server of its own, for a test that stops it.
     pub fn start() -> Self {
+        Self::start_with(false)
+    }
+
+    /// A server whose commits cost what they cost.
+    #[allow(dead_code, reason = "not every test binary needs it")]
+    pub fn start_durable() -> Self {
+        Self::start_with(true)
+    }
+
+    fn start_with(fsync: bool) -> Self {
         let dir = tempfile::tempdir().unwrap();
         if is_root() {
             let owner = Command::new("chown").arg(ACCOUNT).arg(dir.path()).status().unwrap();
@@ -70,7 +82,7 @@ impl Cluster {
             .output()
             .unwrap();
         assert!(made.status.success(), "initdb: {made:?}");
-        let cluster = Self { port: free_port(), dir, watch: Mutex::default() };
+        let cluster = Self { port: free_port(), dir, fsync, watch: Mutex::default() };
         cluster.make_certificate();
         cluster.resume();
         cluster
@@ -98,7 +110,7 @@ impl Cluster {
         let dir = self.dir.path();
         watch
             .args(["-c", "listen_addresses=localhost", "-c", "max_connections=500"])
-            .args(["-c", "fsync=off", "-c", "ssl=on", "-c"])
+            .args(["-c", if self.fsync { "fsync=on" } else { "fsync=off" }, "-c", "ssl=on", "-c"])
             .arg(format!("ssl_cert_file={}", dir.join("server.crt").display()))
             .arg("-c")
             .arg(format!("ssl_key_file={}", dir.join("server.key").display()))
