@@ -1063,6 +1063,9 @@ mod tests {
             ("GAMESERVER_ACCESS_TOKEN_SECONDS", "60"),
             ("GAMESERVER_REFRESH_TOKEN_DAYS", "365"),
             ("GAMESERVER_ALLOWED_ORIGINS", "https://a.example"),
+            ("GAMESERVER_TRUSTED_PROXIES", "10.0.0.0/8, 2001:db8::1"),
+            ("GAMESERVER_TLS_CERT_FILE", "cert.pem"),
+            ("GAMESERVER_TLS_KEY_FILE", "key.pem"),
             (
                 "GAMESERVER_RELAY_GAMES",
                 r#"[{"name": "golf", "title": "Golf", "description": "Nine holes."}]"#,
@@ -1089,6 +1092,8 @@ mod tests {
         assert_eq!(config.access_token_lifetime, Duration::from_secs(60));
         assert_eq!(config.refresh_token_lifetime, Duration::from_secs(365 * 86_400));
         assert_eq!(config.allowed_origins, ["https://a.example"]);
+        assert_eq!(config.trusted_proxies.len(), 2);
+        assert_eq!(config.tls.map(|files| files.key), Some("key.pem".into()));
         assert_eq!(config.relay_games[0].name, "golf");
         assert_eq!(config.grace, Some(Duration::from_secs(5)));
         assert_eq!((config.commands_per_second, config.relay_commands_per_second), (1, 100_000));
@@ -1102,7 +1107,8 @@ mod tests {
 
     #[test]
     fn each_setting_is_read_and_refuses_an_empty_value() {
-        for setting in SETTINGS.iter().filter(|setting| setting.name != ALLOWED_ORIGINS.name) {
+        let lists = [ALLOWED_ORIGINS.name, TRUSTED_PROXIES.name];
+        for setting in SETTINGS.iter().filter(|setting| !lists.contains(&setting.name)) {
             let line = line(setting.name, "");
             assert!(line.contains(&format!("; it takes {}", setting.takes)), "{line}");
         }

@@ -46,6 +46,7 @@ type ReadJob = Box<dyn FnOnce(&Connection) + Send>;
 pub struct Sqlite {
     /// `None` once it is closed.
     queues: Mutex<Option<Queues>>,
+    /// The writer, then the readers.
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
@@ -76,9 +77,18 @@ impl Sqlite {
     /// Finishes what waits and closes the file, which is then all there is: SQLite puts the log
     /// beside it back into it. Calls that come later fail. Blocks.
     pub fn close(&self) {
-        drop(self.queues.lock().unwrap_or_else(PoisonError::into_inner).take());
-        for thread in self.threads.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
-            let _ = thread.join();
+        let queues = self.queues.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let mut threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(Queues { writes, reads }) = queues else { return };
+        // The writer last and alone: of two that close at the same moment each takes the other for
+        // open, and neither puts the log back.
+        drop(reads);
+        for reader in threads.drain(1..) {
+            let _ = reader.join();
+        }
+        drop(writes);
+        for writer in threads.drain(..) {
+            let _ = writer.join();
         }
     }
 
