@@ -315,6 +315,13 @@ const CONNECTIONS_MAX: Setting = number(
     (1, 1_000_000),
     "Open connections of players; more have to wait.",
 );
+const SHARE_PORT: Setting = text(
+    "GAMESERVER_SHARE_PORT",
+    Some("false"),
+    "true or false",
+    "Whether other servers that say so, too, may listen at the same address on this machine: each gets \
+     a part of the connections. Not on Windows.",
+);
 const LOG: Setting = text(
     "GAMESERVER_LOG",
     Some("info"),
@@ -360,6 +367,7 @@ pub const SETTINGS: &[Setting] = &[
     ACCOUNTS_PER_MINUTE,
     REQUEST_TIMEOUT_SECONDS,
     CONNECTIONS_MAX,
+    SHARE_PORT,
     LOG,
     LOG_FORMAT,
 ];
@@ -414,6 +422,8 @@ pub struct Config {
     pub request_timeout: Duration,
     /// Most open connections of the public listener.
     pub connections_max: usize,
+    /// Whether others may listen where players connect.
+    pub share_port: bool,
     /// The least important level that is logged.
     pub log: Level,
     /// The form of log lines.
@@ -540,6 +550,7 @@ struct Raw {
     accounts_per_minute: Option<String>,
     request_timeout_seconds: Option<String>,
     connections_max: Option<String>,
+    share_port: Option<String>,
     log: Option<String>,
     log_format: Option<String>,
 }
@@ -632,6 +643,7 @@ impl Config {
             request_timeout: REQUEST_TIMEOUT_SECONDS
                 .required(raw.request_timeout_seconds, seconds)?,
             connections_max: CONNECTIONS_MAX.required(raw.connections_max, whole)?,
+            share_port: SHARE_PORT.required(raw.share_port, truth)?,
             log: LOG.required(raw.log, level)?,
             log_format: LOG_FORMAT.required(raw.log_format, log_format)?,
         })

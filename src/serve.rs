@@ -29,7 +29,7 @@ use crate::ids::UserId;
 use crate::matches::matchmaker::Matchmaker;
 use crate::matches::{Registry, UPKEEP_INTERVAL};
 use crate::observability::{Admin, Level, start_logs};
-use crate::platform::{self, Signal, Signals};
+use crate::platform::{self, Service, Signal, Signals};
 use crate::session::Rates;
 use crate::store::postgres::{self, Notice, Postgres, PostgresSettings, Subscription};
 use crate::store::sqlite::Sqlite;
@@ -115,8 +115,8 @@ fn run(mut config: Config) -> Result<ExitCode, StartError> {
     let drained = runtime.block_on(async {
         let signals = Signals::listen()?;
         // Before the store: an address that is taken is no reason to touch it.
-        let admin = listen("GAMESERVER_ADMIN_LISTEN", config.admin_listen)?;
-        let public = listen("GAMESERVER_LISTEN", config.listen)?;
+        let admin = listen("GAMESERVER_ADMIN_LISTEN", config.admin_listen, false)?;
+        let public = listen("GAMESERVER_LISTEN", config.listen, config.share_port)?;
         let kept = place.open(config.signing_keys.take()).await?;
         closing = Some(Arc::clone(&kept.store));
         Server::start(config, kept, (public, tls), admin).await?.until_signal(signals).await
@@ -257,8 +257,19 @@ fn stored_keys(path: &Path) -> Result<SigningKeys, StartError> {
     SigningKeys::from_pem(&pem).map_err(|error| StartError::Key { path: path.to_owned(), error })
 }
 
-fn listen(name: &'static str, address: SocketAddr) -> Result<TcpListener, StartError> {
-    platform::listen(address).map_err(|error| StartError::Listen { name, address, error })
+fn listen(
+    name: &'static str,
+    address: SocketAddr,
+    shared: bool,
+) -> Result<TcpListener, StartError> {
+    platform::listen(address, shared).map_err(|error| StartError::Listen { name, address, error })
+}
+
+/// Tells whoever looks after the process as a service.
+fn notify(service: Service) {
+    if let Err(error) = platform::notify(service) {
+        tracing::warn!(%error, ?service, "the service manager (NOTIFY_SOCKET) could not be told");
+    }
 }
 
 /// All rooms of a server that runs.
@@ -401,9 +412,13 @@ impl Server {
         let (cluster, registry) = (Arc::clone(&self.cluster), Arc::clone(&self.registry));
         tokio::spawn(follow_sessions(cluster, registry, Arc::clone(&self.users)));
         let certificates = self.tls.clone().map(|tls| tokio::spawn(watch_certificate(tls)));
+        notify(Service::Ready);
         while signals.next().await == Signal::Reload {
+            notify(Service::Reloading);
             self.reload();
+            notify(Service::Ready);
         }
+        notify(Service::Stopping);
         tracing::info!("draining: a second signal aborts");
         let drained = tokio::select! {
             () = self.drain() => ExitCode::SUCCESS,

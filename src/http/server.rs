@@ -133,7 +133,7 @@ impl<H: Handler> Accepting<H> {
 
     fn take(&self, stream: TcpStream, connection: Arc<Connection>, drain: watch::Receiver<bool>) {
         // Without it small messages wait for each other; nothing else is lost.
-        let _ = platform::tune(&stream);
+        let _ = platform::tune_accepted(&stream);
         let (handler, limits) = (Arc::clone(&self.handler), self.limits);
         let Some(tls) = self.tls.clone() else {
             tokio::spawn(serve(Stream::Plain(stream), connection, limits, handler, drain));

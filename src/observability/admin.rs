@@ -1,6 +1,6 @@
 //! The admin listener: health, readiness and figures. Not for players.
 
-use std::fmt::Write as _;
+use std::fmt::{Display, Write as _};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -14,6 +14,7 @@ use crate::http::Http;
 use crate::http::problem::Refusal;
 use crate::http::server::{Connection, Handler, Request, Response};
 use crate::matches::Registry;
+use crate::platform;
 use crate::store::Store;
 
 /// What the admin listener answers from.
@@ -65,7 +66,7 @@ impl Admin {
     fn metrics(&self) -> String {
         let mut text = String::new();
         let mut metric = |name: &str, kind: &str, help: &str, value: u64| {
-            let _ = write!(text, "# HELP {name} {help}\n# TYPE {name} {kind}\n{name} {value}\n");
+            write_metric(&mut text, name, kind, help, value);
         };
         let (sockets, matches) = (self.http.sockets(), self.registry.matches_loaded() as u64);
         metric("gameserver_sockets", "gauge", "WebSockets that are open.", sockets);
@@ -74,7 +75,37 @@ impl Admin {
         metric("gameserver_http_requests_total", "counter", "Requests answered.", requests);
         let uptime = self.started.elapsed().as_secs();
         metric("gameserver_uptime_seconds", "gauge", "Seconds since the start.", uptime);
+        write_usage(&mut text);
         text
+    }
+}
+
+fn write_metric(text: &mut String, name: &str, kind: &str, help: &str, value: impl Display) {
+    let _ = write!(text, "# HELP {name} {help}\n# TYPE {name} {kind}\n{name} {value}\n");
+}
+
+/// What the process uses, under the names that Prometheus has for that, as far as the platform tells.
+fn write_usage(text: &mut String) {
+    let usage = platform::usage();
+    if let Some(cpu) = usage.cpu {
+        let (name, help) = ("process_cpu_seconds_total", "Processor time of all threads.");
+        write_metric(text, name, "counter", help, cpu.as_secs_f64());
+    }
+    for (name, help, value) in [
+        ("process_resident_memory_bytes", "Memory in RAM.", usage.resident_bytes),
+        ("process_open_fds", "Open files and sockets.", usage.descriptors),
+        ("process_max_fds", "How many may be open.", Some(platform::raise_descriptor_limit())),
+        (
+            "gameserver_memory_limit_bytes",
+            "What the control group allows.",
+            platform::memory_limit(),
+        ),
+        ("gameserver_allocated_bytes", "Memory that is in use.", usage.allocated_bytes),
+        ("gameserver_allocator_bytes", "RAM that the allocator holds.", usage.allocator_bytes),
+    ] {
+        if let Some(value) = value {
+            write_metric(text, name, "gauge", help, value);
+        }
     }
 }
 

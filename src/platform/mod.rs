@@ -2,17 +2,20 @@
 //! `cfg(target…)`.
 //!
 //! Each platform has a file that keeps the contract as well as the platform can, down to doing
-//! nothing: `unix` (Linux, macOS and their kin) and `windows`. `xdg` and `macos` know where a user's
-//! data is on a Unix, and `jemalloc` is the allocator where it is worth its size; elsewhere it is
-//! the system's.
+//! nothing: `unix` (Linux, macOS and their kin) and `windows`; `linux` for what Linux alone has, and
+//! `elsewhere` for the others. `xdg` and `macos` know where a user's data is on a Unix, and `jemalloc`
+//! is the allocator where it is worth its size; elsewhere it is the system's.
+//!
+//! Cores need nothing here: [`std::thread::available_parallelism`], and so tokio, goes by the
+//! processors and the control group's quota that this process has, not by what the machine has.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use tokio::net::{TcpListener, TcpStream};
 
 #[cfg(any(target_os = "linux", target_os = "macos"))]
@@ -27,6 +30,12 @@ mod home;
 #[cfg(all(unix, not(target_os = "macos")))]
 #[path = "xdg.rs"]
 mod home;
+#[cfg(target_os = "linux")]
+#[path = "linux.rs"]
+mod kernel;
+#[cfg(not(target_os = "linux"))]
+#[path = "elsewhere.rs"]
+mod kernel;
 #[cfg(unix)]
 #[path = "unix.rs"]
 mod sys;
@@ -37,6 +46,16 @@ mod sys;
 /// Connections that the operating system may complete before they are accepted. When they are
 /// more, it lets clients try again; Linux takes less if `net.core.somaxconn` is less.
 pub const BACKLOG: i32 = 1024;
+/// A connection on which nothing moves is asked whether it is still there, and given up if there is
+/// no answer to [`KEEP_ALIVE_RETRIES`] questions. WebSockets have pings that come sooner.
+pub const KEEP_ALIVE_AFTER: Duration = Duration::from_secs(60);
+/// The time between such questions.
+pub const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(10);
+/// How many there are.
+pub const KEEP_ALIVE_RETRIES: u32 = 3;
+/// How long what was sent may stay unacknowledged before the connection is given up: as long as a
+/// WebSocket may be silent. Linux alone; elsewhere it is minutes.
+pub const UNACKNOWLEDGED_MAX: Duration = Duration::from_secs(60);
 
 /// What the operating system, or whoever looks after the server, asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -143,30 +162,127 @@ pub fn publish(file: File, unfinished: &Path, path: &Path) -> io::Result<()> {
 }
 
 /// Listens on `address`, at once after an earlier process that did, too. `[::]` takes IPv4 as well:
-/// such a peer is `::ffff:a.b.c.d`, which [`IpAddr::to_canonical`] undoes. Needs a tokio runtime.
-pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+/// such a peer is `::ffff:a.b.c.d`, which [`IpAddr::to_canonical`] undoes; on a machine without IPv6
+/// it takes IPv4 alone. With `shared`, other processes of the same user that share it may listen there
+/// at the same time, and each gets a part of the connections: [`io::ErrorKind::Unsupported`] on
+/// Windows. Needs a tokio runtime.
+///
+/// Linux tells of a connection once it has something to read, or a second later.
+pub fn listen(address: SocketAddr, shared: bool) -> io::Result<TcpListener> {
+    let open =
+        |address| Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP));
+    let everywhere = address.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED);
+    let (socket, address) = match open(address) {
+        Err(_) if everywhere => {
+            let address = (Ipv4Addr::UNSPECIFIED, address.port()).into();
+            (open(address)?, address)
+        }
+        opened => (opened?, address),
+    };
     if address.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED) {
         socket.set_only_v6(false)?;
     }
     if sys::REUSE_ADDRESS {
         socket.set_reuse_address(true)?;
     }
+    if shared {
+        sys::share_port(&socket)?;
+    }
+    tune_socket(&socket)?;
+    kernel::tune_listener(&socket)?;
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     TcpListener::from_std(socket.into())
 }
 
-/// Readies an accepted connection for small messages: each leaves at once (`TCP_NODELAY`).
+/// Readies a connection for small messages, each of which leaves at once (`TCP_NODELAY`), and for
+/// peers that vanish (keep-alive, [`UNACKNOWLEDGED_MAX`]).
 pub fn tune(stream: &TcpStream) -> io::Result<()> {
-    stream.set_nodelay(true)
+    tune_socket(&SockRef::from(stream))
+}
+
+/// The same for a connection that [`listen`]'s listener accepted.
+pub fn tune_accepted(stream: &TcpStream) -> io::Result<()> {
+    kernel::tune_accepted(stream)
+}
+
+fn tune_socket(socket: &Socket) -> io::Result<()> {
+    let keep_alive = TcpKeepalive::new()
+        .with_time(KEEP_ALIVE_AFTER)
+        .with_interval(KEEP_ALIVE_INTERVAL)
+        .with_retries(KEEP_ALIVE_RETRIES);
+    socket.set_tcp_nodelay(true)?;
+    socket.set_tcp_keepalive(&keep_alive)?;
+    kernel::tune(socket)
+}
+
+/// What the process uses; `None` where the platform does not tell.
+#[derive(Clone, Copy, Debug)]
+pub struct Usage {
+    /// Processor time since the start, of all threads, in the kernel too.
+    pub cpu: Option<Duration>,
+    /// Memory that is in RAM, the program's own pages included, in bytes.
+    pub resident_bytes: Option<u64>,
+    /// Memory that was asked for and not given back, in bytes.
+    pub allocated_bytes: Option<u64>,
+    /// Memory that the allocator holds in RAM for it, in bytes.
+    pub allocator_bytes: Option<u64>,
+    /// Open files and sockets.
+    pub descriptors: Option<u64>,
+}
+
+/// Takes the figures of this moment: cheap enough for every scrape, and for no message.
+pub fn usage() -> Usage {
+    let [allocated_bytes, allocator_bytes] = allocator::figures();
+    Usage {
+        cpu: sys::cpu_time(),
+        resident_bytes: kernel::resident_bytes(),
+        allocated_bytes,
+        allocator_bytes,
+        descriptors: sys::descriptors(),
+    }
+}
+
+/// Bytes that the process and what shares its control group may take before some of them are killed:
+/// cgroup v2 on Linux. `None` where nothing but the machine's memory bounds them.
+pub fn memory_limit() -> Option<u64> {
+    kernel::memory_limit()
+}
+
+/// What a service manager wants to be told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Service {
+    /// It serves, at first or again after [`Service::Reloading`].
+    Ready,
+    /// It reads its settings again.
+    Reloading,
+    /// It drains.
+    Stopping,
+}
+
+/// Tells the service manager that started the process, if that asked to be told: `NOTIFY_SOCKET`, so
+/// systemd with `Type=notify` or `Type=notify-reload`. Does nothing on other systems than Linux.
+pub fn notify(service: Service) -> io::Result<()> {
+    kernel::notify(service)
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    pub(crate) const LOOPBACK: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
+
+    /// A connection to `listener` and its other end, both from the first byte on.
+    async fn connected(listener: &TcpListener) -> (TcpStream, TcpStream) {
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        client.write_all(b"x").await.unwrap();
+        let (mut accepted, _) = listener.accept().await.unwrap();
+        tune_accepted(&accepted).unwrap();
+        assert_eq!(accepted.read(&mut [0]).await.unwrap(), 1);
+        (client, accepted)
+    }
 
     #[test]
     fn a_private_file_is_whole_and_is_never_overwritten() {
@@ -217,27 +333,71 @@ mod tests {
 
     #[tokio::test]
     async fn a_listener_can_follow_another_on_its_port() {
-        let first = listen("127.0.0.1:0".parse().unwrap()).unwrap();
+        let first = listen(LOOPBACK, false).unwrap();
         let address = first.local_addr().unwrap();
-        let taken = listen(address).unwrap_err();
+        let taken = listen(address, false).unwrap_err();
         assert_eq!(taken.kind(), io::ErrorKind::AddrInUse);
-        let mut client = TcpStream::connect(address).await.unwrap();
-        let (mut accepted, _) = first.accept().await.unwrap();
-        tune(&accepted).unwrap();
-        assert!(accepted.nodelay().unwrap());
+        let (mut client, mut accepted) = connected(&first).await;
         // The side that closes first is the one whose port stays taken for a while.
         accepted.shutdown().await.unwrap();
         assert_eq!(client.read(&mut [0]).await.unwrap(), 0);
         drop((first, accepted, client));
-        listen(address).unwrap();
+        listen(address, false).unwrap();
+    }
+
+    #[tokio::test]
+    async fn connections_are_tuned_on_both_sides() {
+        let listener = listen(LOOPBACK, false).unwrap();
+        let (client, accepted) = connected(&listener).await;
+        tune(&client).unwrap();
+        for stream in [&client, &accepted] {
+            assert!(stream.nodelay().unwrap());
+            assert!(SockRef::from(stream).keepalive().unwrap());
+        }
+    }
+
+    #[tokio::test]
+    async fn a_port_is_shared_by_those_alone_who_say_so() {
+        let first = match listen(LOOPBACK, true) {
+            Err(error) if error.kind() == io::ErrorKind::Unsupported => return,
+            listening => listening.unwrap(),
+        };
+        let address = first.local_addr().unwrap();
+        assert_eq!(listen(address, false).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+        let second = listen(address, true).unwrap();
+        drop(first);
+        connected(&second).await;
     }
 
     #[tokio::test]
     async fn the_unspecified_ipv6_address_takes_ipv4_too() {
-        let Ok(listener) = listen("[::]:0".parse().unwrap()) else { return };
+        let listener = listen((Ipv6Addr::UNSPECIFIED, 0).into(), false).unwrap();
         let port = listener.local_addr().unwrap().port();
-        let client = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+        let mut client = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+        client.write_all(b"x").await.unwrap();
         let (_, peer) = listener.accept().await.unwrap();
         assert_eq!(peer.ip().to_canonical(), client.local_addr().unwrap().ip());
+    }
+
+    #[test]
+    fn the_figures_are_of_this_process() {
+        let held = vec![1_u8; 1 << 20];
+        let Usage { cpu, resident_bytes, allocated_bytes, allocator_bytes, descriptors } = usage();
+        assert!(cpu.is_none_or(|cpu| !cpu.is_zero()));
+        let least = held.len() as u64;
+        for bytes in [resident_bytes, allocated_bytes, allocator_bytes].into_iter().flatten() {
+            assert!((least..1 << 40).contains(&bytes), "{bytes}");
+        }
+        let _one_more = tempfile::tempfile().unwrap();
+        assert!(descriptors.is_none_or(|count| count > 1));
+    }
+
+    #[test]
+    fn nobody_who_did_not_ask_is_told() {
+        // A test runner does not run as a service of the type that asks.
+        if std::env::var_os("NOTIFY_SOCKET").is_none() {
+            notify(Service::Ready).unwrap();
+        }
+        assert!(memory_limit().is_none_or(|bytes| bytes > 0));
     }
 }

@@ -1,7 +1,7 @@
 //! Linux, macOS and what is like them.
 
 use std::ffi::OsString;
-use std::fs::{DirBuilder, File, OpenOptions};
+use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
@@ -10,6 +10,7 @@ use std::time::Duration;
 use rustix::fs::Mode;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit, umask};
 use rustix::time::{ClockId, clock_gettime};
+use socket2::Socket;
 use tokio::signal::unix::{Signal as Source, SignalKind, signal};
 
 use super::Signal;
@@ -66,6 +67,20 @@ pub(super) fn raise_descriptor_limit() -> u64 {
 
 pub(super) fn wakeful_time() -> Duration {
     Duration::try_from(clock_gettime(WAKEFUL)).unwrap_or_default()
+}
+
+pub(super) fn share_port(socket: &Socket) -> io::Result<()> {
+    socket.set_reuse_port(true)
+}
+
+pub(super) fn cpu_time() -> Option<Duration> {
+    Duration::try_from(clock_gettime(ClockId::ProcessCPUTime)).ok()
+}
+
+pub(super) fn descriptors() -> Option<u64> {
+    let listed = fs::read_dir("/dev/fd").ok()?.count() as u64;
+    // One of them is the listing's own.
+    listed.checked_sub(1)
 }
 
 pub(super) fn keep_new_files_private() {

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
+use socket2::Socket;
 use tokio::signal::windows::{
     CtrlBreak, CtrlC, CtrlClose, CtrlShutdown, ctrl_break, ctrl_c, ctrl_close, ctrl_shutdown,
 };
@@ -52,6 +53,18 @@ pub(super) fn raise_descriptor_limit() -> u64 {
 pub(super) fn wakeful_time() -> Duration {
     static START: LazyLock<Instant> = LazyLock::new(Instant::now);
     START.elapsed()
+}
+
+pub(super) fn share_port(_: &Socket) -> io::Result<()> {
+    Err(io::Error::new(io::ErrorKind::Unsupported, "Windows cannot share a port"))
+}
+
+pub(super) fn cpu_time() -> Option<Duration> {
+    None
+}
+
+pub(super) fn descriptors() -> Option<u64> {
+    None
 }
 
 pub(super) fn keep_new_files_private() {}

@@ -10,11 +10,16 @@ use std::thread::available_parallelism;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::UserError;
+use crate::platform;
 
 /// Jobs that are under way or wait; more are refused as [`UserError::Busy`].
 pub const WAITING_MAX: usize = 256;
-/// Jobs at a time, at most: 19 MiB each.
+/// Jobs at a time, at most.
 const RUNNING_MAX: usize = 8;
+/// Memory that one takes.
+const JOB_BYTES: u64 = 19 << 20;
+/// The part of the memory limit that all of them together may take is one in so many.
+const MEMORY_SHARE: u64 = 4;
 
 pub(super) struct Pool {
     waiting: Semaphore,
@@ -24,7 +29,7 @@ pub(super) struct Pool {
 impl Pool {
     pub(super) fn new() -> Self {
         let cores = available_parallelism().map_or(1, usize::from);
-        let running = cores.saturating_sub(1).clamp(1, RUNNING_MAX);
+        let running = running(cores, platform::memory_limit());
         Self { waiting: Semaphore::new(WAITING_MAX), running: Arc::new(Semaphore::new(running)) }
     }
 
@@ -34,6 +39,13 @@ impl Pool {
         let place = self.waiting.try_acquire().map_err(|_| UserError::Busy)?;
         Ok(Place { running: &self.running, _place: place })
     }
+}
+
+/// Jobs at a time on so many cores in so much memory.
+fn running(cores: usize, memory_limit: Option<u64>) -> usize {
+    let fitting = memory_limit.map_or(RUNNING_MAX as u64, |bytes| bytes / MEMORY_SHARE / JOB_BYTES);
+    let fitting = usize::try_from(fitting).unwrap_or(RUNNING_MAX);
+    cores.saturating_sub(1).min(fitting).clamp(1, RUNNING_MAX)
 }
 
 /// A place in the queue of a [`Pool`].
@@ -55,5 +67,24 @@ impl Place<'_> {
             result
         });
         done.await.map_err(|_| UserError::Busy)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_core_is_left_to_the_sockets_and_most_memory_to_the_rest() {
+        for (cores, memory_limit, jobs) in [
+            (1, None, 1),
+            (4, None, 3),
+            (64, None, RUNNING_MAX),
+            (64, Some(u64::MAX), RUNNING_MAX),
+            (64, Some(256 << 20), 3),
+            (64, Some(16 << 20), 1),
+        ] {
+            assert_eq!(running(cores, memory_limit), jobs, "{cores} cores, {memory_limit:?}");
+        }
     }
 }

@@ -28,9 +28,11 @@ pub fn on_postgres() -> bool {
     std::env::var("TEST_STORE").is_ok_and(|store| store == "postgres")
 }
 
-/// A command of the binary under test, in an environment of its own.
+/// A command of the binary under test, in an environment of its own: `TEST_BINARY`, a whole path, or
+/// this build's.
 pub fn gameserver() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_gameserver"));
+    let given = std::env::var_os("TEST_BINARY");
+    let mut command = Command::new(given.unwrap_or(env!("CARGO_BIN_EXE_gameserver").into()));
     command.env_clear();
     command
 }

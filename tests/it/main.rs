@@ -3,7 +3,7 @@
 //! Written against the public contract and `docs/protocol.md`. `harness` starts servers, `client`
 //! speaks HTTP and WebSocket by hand, so that it can also speak them wrongly. Tests run in parallel
 //! and share one server where they need none of their own. With `TEST_STORE=postgres` all servers
-//! store there.
+//! store there. `TEST_BINARY` names another build of the server, or what runs one.
 
 // Helpers are `pub` for each other, not for other crates.
 #![allow(unreachable_pub)]
@@ -24,6 +24,7 @@ mod http;
 mod matches;
 mod nodes;
 mod pairs_wire;
+mod platform;
 mod postgres_away;
 mod rates;
 mod relay;
