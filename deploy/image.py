@@ -10,13 +10,14 @@ An OCI layout with one architecture, or several under an index:
     deploy/image.py --manifest Cargo.toml --revision "$(git rev-parse HEAD)" \\
         --certificates FILE --out DIRECTORY amd64=BINARY [arm64=BINARY]
 
-As one file that `podman load` and `docker load` take, too: `--out FILE.tar`. FILE is any text that
-holds certificates as PEM: they are taken in its order, and all around them is left out. The source
+The same image of one architecture as an archive for `podman load` and `docker load`: `--out FILE.tar`.
+FILE is any text that holds certificates as PEM: they are taken in its order, and all around them is left out. The source
 of the crate webpki-roots is one, pinned by Cargo.lock, and has the roots that the program itself
 trusts.
 """
 
 import argparse
+import base64
 import hashlib
 import io
 import json
@@ -82,11 +83,19 @@ def tar(entries):
 def bundle(text):
     """The certificates in a text, whatever each of its lines begins with."""
     found = re.findall(r"-----BEGIN CERTIFICATE-----(.*?)-----END CERTIFICATE-----", text, re.S)
-    blocks = [re.findall(r"[A-Za-z0-9+/]{4,}={0,2}", block) for block in found]
-    if not blocks:
+    if not found:
         sys.exit("image.py: --certificates: there is no certificate in it")
-    pem = [["-----BEGIN CERTIFICATE-----", *lines, "-----END CERTIFICATE-----"] for lines in blocks]
-    return ("\n".join("\n".join(lines) for lines in pem) + "\n").encode()
+    lines = []
+    for block in found:
+        # A certificate is a sequence whose length is in bytes 2 and 3 (X.690).
+        der = base64.b64decode("".join(re.findall(r"[A-Za-z0-9+/]+={0,2}", block)), validate=True)
+        if der[:2] != b"\x30\x82" or int.from_bytes(der[2:4], "big") + 4 != len(der):
+            sys.exit("image.py: --certificates: one of them is broken")
+        text = base64.b64encode(der).decode()
+        lines.append("-----BEGIN CERTIFICATE-----")
+        lines += [text[start : start + 64] for start in range(0, len(text), 64)]
+        lines.append("-----END CERTIFICATE-----")
+    return "".join(line + "\n" for line in lines).encode()
 
 
 def check_static(path, binary):
@@ -107,9 +116,9 @@ class Layout:
 
     def add(self, kind, data):
         """Adds a blob, and gives back what refers to it."""
-        digest = sha256(data)
-        self.files["blobs/" + digest.replace(":", "/")] = data
-        return {"mediaType": OCI + kind, "digest": digest, "size": len(data)}
+        descriptor = {"mediaType": OCI + kind, "digest": sha256(data), "size": len(data)}
+        self.files[self.blob(descriptor)] = data
+        return descriptor
 
     def add_image(self, package, program, revision, architecture, layers):
         annotations = {
@@ -143,7 +152,18 @@ class Layout:
             "annotations": annotations,
         }
         descriptor = self.add("manifest.v1+json", to_json(manifest))
-        return descriptor | {"platform": {"architecture": architecture, "os": "linux"}}, manifest
+        return descriptor | {"platform": {"architecture": architecture, "os": "linux"}}
+
+    def add_index(self, version, manifests):
+        """One image is the version; several are under an index that is, and have names of their own."""
+        listed = [tagged(manifests[0], version)]
+        if len(manifests) > 1:
+            listed = [tagged(self.add("index.v1+json", index(manifests)), version)]
+            listed += [tagged(m, f"{version}-{m['platform']['architecture']}") for m in manifests]
+        self.files["index.json"] = index(listed)
+
+    def blob(self, descriptor):
+        return "blobs/" + descriptor["digest"].replace(":", "/")
 
     def write(self, out):
         for name in sorted(self.files):
@@ -152,58 +172,45 @@ class Layout:
             with open(path, "wb") as file:
                 file.write(self.files[name])
 
-    def write_tar(self, out):
-        folders = [(name, 0o755, 0, None) for name in ["blobs", "blobs/sha256"]]
-        files = [(name, 0o644, 0, self.files[name]) for name in sorted(self.files)]
+    def write_archive(self, out, name, descriptor):
+        """Docker's own format, of one image."""
+        manifest = json.loads(self.files[self.blob(descriptor)])
+        config, layers = self.blob(manifest["config"]), [self.blob(layer) for layer in manifest["layers"]]
+        listed = to_json([{"Config": config, "RepoTags": [name], "Layers": layers}])
+        entries = [(folder, 0o755, 0, None) for folder in ["blobs", "blobs/sha256"]]
+        entries += [(blob, 0o644, 0, self.files[blob]) for blob in [config, *layers]]
         with open(out, "wb") as file:
-            file.write(tar(folders + files))
+            file.write(tar([*entries, ("manifest.json", 0o644, 0, listed)]))
 
 
 def tagged(descriptor, tag):
     return descriptor | {"annotations": {"org.opencontainers.image.ref.name": tag}}
 
 
-def build(package, options):
-    certificates = tar([
+def index(manifests):
+    return to_json({"schemaVersion": 2, "mediaType": OCI + "index.v1+json", "manifests": manifests})
+
+
+def layers_of(options, binary):
+    """What changes least comes first."""
+    certificates = [
         ("etc", 0o755, 0, None),
         ("etc/ssl", 0o755, 0, None),
         ("etc/ssl/certs", 0o755, 0, None),
         (CERTIFICATES, 0o644, 0, bundle(options.certificates)),
-    ])
-    layout, images = Layout(), []
-    for architecture, path in sorted(options.binaries):
-        with open(path, "rb") as file:
-            binary = file.read()
-        check_static(path, binary)
-        entries = [(options.program, 0o755, 0, binary)]
-        if "Volumes" in PROGRAMS[options.program]:
-            # Empty, to be mounted at: a new volume takes its owner over.
-            entries.append((DATA, 0o700, USER, None))
-        # What changes least comes first.
-        layers = [certificates, tar(entries)]
-        images.append(layout.add_image(package, options.program, options.revision, architecture, layers))
-    tag, manifests = package["version"], [manifest for manifest, _ in images]
-    if len(images) == 1:
-        listed = [tagged(manifests[0], tag)]
-        layers = images[0][1]["layers"]
-        blob = lambda descriptor: "blobs/" + descriptor["digest"].replace(":", "/")
-        loaded = {
-            "Config": blob(images[0][1]["config"]),
-            "RepoTags": [f"{options.program}:{tag}"],
-            "Layers": [blob(layer) for layer in layers],
-        }
-        if options.out.endswith(".tar"):
-            layout.files["manifest.json"] = to_json([loaded])
-    else:
-        index = {"schemaVersion": 2, "mediaType": OCI + "index.v1+json", "manifests": manifests}
-        listed = [tagged(layout.add("index.v1+json", to_json(index)), tag)]
-        listed += [tagged(m, f"{tag}-{m['platform']['architecture']}") for m in manifests]
-    layout.files["index.json"] = to_json({
-        "schemaVersion": 2,
-        "mediaType": OCI + "index.v1+json",
-        "manifests": listed,
-    })
-    return layout
+    ]
+    program = [(options.program, 0o755, 0, binary)]
+    if "Volumes" in PROGRAMS[options.program]:
+        # Empty, to be mounted at: a new volume takes its owner over.
+        program.append((DATA, 0o700, USER, None))
+    return [tar(certificates), tar(program)]
+
+
+def read_program(path):
+    with open(path, "rb") as file:
+        binary = file.read()
+    check_static(path, binary)
+    return binary
 
 
 def arguments():
@@ -226,12 +233,23 @@ def arguments():
 
 def main():
     options = arguments()
-    layout = build(tomllib.load(options.manifest)["package"], options)
-    if options.out.endswith(".tar"):
-        layout.write_tar(options.out)
-    else:
+    package = tomllib.load(options.manifest)["package"]
+    layout = Layout()
+    manifests = []
+    for architecture, path in sorted(options.binaries):
+        layers = layers_of(options, read_program(path))
+        image = (package, options.program, options.revision, architecture, layers)
+        manifests.append(layout.add_image(*image))
+    if not options.out.endswith(".tar"):
+        layout.add_index(package["version"], manifests)
         layout.write(options.out)
-    print(f"{options.out}: {sha256(layout.files['index.json'])}")
+    elif len(manifests) == 1:
+        layout.write_archive(options.out, f"{options.program}:{package['version']}", manifests[0])
+    else:
+        sys.exit("image.py: an archive holds one architecture; give a directory for several")
+    for manifest in manifests:
+        config = json.loads(layout.files[layout.blob(manifest)])["config"]
+        print(f"{manifest['platform']['architecture']}: image {config['digest']} manifest {manifest['digest']}")
 
 
 if __name__ == "__main__":
