@@ -15,6 +15,22 @@ test:
 test-rust *ARGS:
     cargo test {{ARGS}}
 
+# Runs what takes long, too: all targets, the image in podman, and whether builds are reproducible.
+test-slow:
+    sh tests/slow.sh
+
+# Builds the server for another target, static on Linux: just build-static aarch64-unknown-linux-musl
+build-static TARGET *ARGS:
+    deploy/build-static.sh {{TARGET}} {{ARGS}}
+
+# Plays against the static builds: those for this processor directly, others under qemu.
+test-static *TARGETS='x86_64-unknown-linux-musl aarch64-unknown-linux-musl':
+    for target in {{TARGETS}}; do sh tests/static.sh $target || exit; done
+
+# Builds the scratch image: an OCI layout for both processors, or FILE.tar with one TARGET.
+image OUT *TARGETS:
+    deploy/build-image.sh {{OUT}} {{TARGETS}}
+
 # Breaks nodes at random while bots play, and checks what they saw: just chaos SEED NODES BOTS MINUTES
 chaos SEED='1' NODES='3' BOTS='16' MINUTES='2':
     CHAOS_SEED={{SEED}} CHAOS_NODES={{NODES}} CHAOS_BOTS={{BOTS}} CHAOS_SECONDS=$(({{MINUTES}} * 60)) cargo test --test chaos -- --nocapture chaos

@@ -70,6 +70,14 @@ END
 printf '#!/bin/sh\nexec "%s" ar "$@"\n' "$zig" >"$tools/ar"
 chmod +x "$tools/cc-$target" "$tools/ar"
 
+case $target in
+    *-apple-darwin)
+        # zig lacks a header of Apple's that jemalloc needs, and to check types nobody needs jemalloc.
+        : >"$tools/libjemalloc.a"
+        export JEMALLOC_OVERRIDE="$tools/libjemalloc.a"
+        ;;
+esac
+
 remap() { # FROM TO
     flags="$flags --remap-path-prefix=$1=$2"
     c_flags="${c_flags:-} -ffile-prefix-map=$1=$2"

@@ -15,6 +15,10 @@ need "${CHROMIUM:-chromium}" chromium
 need node nodejs
 need npm npm
 need openssl openssl
+need file file
+need readelf binutils
+need python3 python3
+python3 -m pip --version >/dev/null 2>&1 || missing="$missing python3-pip"
 [ -d /usr/lib/postgresql ] || need pg_ctl postgresql
 [ -x /usr/sbin/pgbouncer ] || need pgbouncer pgbouncer
 if [ -n "$missing" ]; then
@@ -46,6 +50,9 @@ cargo test --locked --features unfenced --test chaos -- chaos_without
 
 say "the same over PostgreSQL"
 TEST_STORE=postgres cargo test --locked --test it
+
+say "the static program"
+sh tests/static.sh "$(uname -m)-unknown-linux-musl" static-ci
 
 say "a browser plays"
 (cd tests/browser && npm ci --no-audit --no-fund --loglevel=error)
