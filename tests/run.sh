@@ -6,32 +6,15 @@ set -eu
 cd "$(dirname "$0")/.."
 
 say() { printf '\n== %s\n' "$*"; }
-missing=""
-need() { # COMMAND DEBIAN-PACKAGE
-    command -v "$1" >/dev/null 2>&1 || missing="$missing $2"
-}
+. tests/need.sh
 need cc gcc
 need "${CHROMIUM:-chromium}" chromium
 need node nodejs
 need npm npm
 need openssl openssl
-need file file
-need readelf binutils
-need python3 python3
-python3 -m pip --version >/dev/null 2>&1 || missing="$missing python3-pip"
 [ -d /usr/lib/postgresql ] || need pg_ctl postgresql
 [ -x /usr/sbin/pgbouncer ] || need pgbouncer pgbouncer
-if [ -n "$missing" ]; then
-    if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then
-        say "installing$missing"
-        apt-get update -q
-        # shellcheck disable=SC2086 # one word for each package
-        DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends $missing
-    else
-        echo "missing:$missing (names of Debian's packages); install them and run this again" >&2
-        exit 1
-    fi
-fi
+install_missing
 if ! command -v cargo >/dev/null 2>&1; then
     echo "missing: cargo (Rust 1.89 or newer, with rustup: clippy and rustfmt too)" >&2
     exit 1
@@ -50,9 +33,6 @@ cargo test --locked --features unfenced --test chaos -- chaos_without
 
 say "the same over PostgreSQL"
 TEST_STORE=postgres cargo test --locked --test it
-
-say "the static program"
-sh tests/static.sh "$(uname -m)-unknown-linux-musl" static-ci
 
 say "a browser plays"
 (cd tests/browser && npm ci --no-audit --no-fund --loglevel=error)

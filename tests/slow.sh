@@ -4,12 +4,7 @@ set -eu
 cd "$(dirname "$0")/.."
 
 say() { printf '\n== %s\n' "$*"; }
-missing=""
-need() { # COMMAND DEBIAN-PACKAGE…
-    command=$1
-    shift
-    command -v "$command" >/dev/null 2>&1 || missing="$missing $*"
-}
+. tests/need.sh
 need file file
 need readelf binutils
 need qemu-aarch64-static qemu-user-static
@@ -17,16 +12,7 @@ need x86_64-w64-mingw32-gcc gcc-mingw-w64-x86-64
 need podman podman runc
 need skopeo skopeo
 need umoci umoci
-if [ -n "$missing" ]; then
-    if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null 2>&1; then
-        echo "missing:$missing (names of Debian's packages); install them and run this again" >&2
-        exit 1
-    fi
-    say "installing$missing"
-    apt-get update -q
-    # shellcheck disable=SC2086 # one word for each package
-    DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends $missing
-fi
+install_missing
 
 for target in x86_64-unknown-linux-musl aarch64-unknown-linux-musl; do
     say "$target"

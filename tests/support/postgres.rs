@@ -178,7 +178,7 @@ impl Pooler {
         );
         std::fs::write(&config, text).unwrap();
         std::fs::set_permissions(dir.path(), PermissionsExt::from_mode(0o755)).unwrap();
-        let process = as_account(Path::new("/usr/sbin/pgbouncer"))
+        let process = as_account(&pgbouncer())
             .arg(&config)
             .stdout(Stdio::null())
             .stderr(Stdio::null())
@@ -228,6 +228,13 @@ fn as_account(program: &Path) -> Command {
     command.args([&format!("--reuid={ACCOUNT}"), &format!("--regid={ACCOUNT}"), "--clear-groups"]);
     command.arg(program);
     command
+}
+
+/// Debian puts it where not every account's PATH leads.
+#[allow(dead_code, reason = "not every test binary needs it")]
+fn pgbouncer() -> PathBuf {
+    let debian = PathBuf::from("/usr/sbin/pgbouncer");
+    if debian.exists() { debian } else { PathBuf::from("pgbouncer") }
 }
 
 /// Where Debian and others put the server's programs.
