@@ -145,7 +145,7 @@ const DATABASE_CONNECTIONS_MAX: Setting = number(
     Some("16"),
     "connections",
     (2, 1000),
-    "Open connections to PostgreSQL, beside one for the node's lease.",
+    "Open connections to PostgreSQL, beside two for the node's lease and the log of matches.",
 );
 const DATABASE_WAIT_SECONDS: Setting = number(
     "GAMESERVER_DATABASE_WAIT_SECONDS",

@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use thiserror::Error;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
-use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio::time::{MissedTickBehavior, interval, timeout, timeout_at};
 
 use crate::auth::{KeyError, Secret, SigningKeys, Tokens};
 use crate::cluster::{Cluster, JoinError};
@@ -52,14 +52,16 @@ const ADMIN_CONNECTIONS_MAX: usize = 64;
 /// Tasks that a worker runs before it looks into the queue that all share. With more sockets awake
 /// than fit into a worker's own queue (256) the others wait there, and not for long.
 const GLOBAL_QUEUE_INTERVAL: u32 = 8;
-/// How often the store forgets sessions that have expired.
-const PRUNE_INTERVAL: Duration = Duration::from_secs(60 * 60);
+/// How often the store forgets sessions, tickets and counts that are over.
+const PRUNE_INTERVAL: Duration = Duration::from_secs(60);
 /// How often the certificate's files are looked at.
 const CERTIFICATE_INTERVAL: Duration = Duration::from_secs(10);
 /// How often at least a node looks at what happened on others.
 const LOOK_INTERVAL: Duration = Duration::from_millis(500);
 /// So long it does not look again: many notices are one.
 const NOTICE_PAUSE: Duration = Duration::from_millis(10);
+/// How long all of a drain may take; whoever started the server may kill it after ten seconds.
+const DRAIN_MAX: Duration = Duration::from_secs(9);
 /// How long clients have to let go once they are told; then they are cut off.
 const DRAIN_CLIENTS_MAX: Duration = Duration::from_secs(5);
 /// How long the store has to take what is acknowledged.
@@ -411,7 +413,10 @@ impl Server {
         self.renewing = Some(tokio::spawn(renew(cluster, registry)));
         let (cluster, registry) = (Arc::clone(&self.cluster), Arc::clone(&self.registry));
         tokio::spawn(follow_sessions(cluster, registry, Arc::clone(&self.users)));
-        let certificates = self.tls.clone().map(|tls| tokio::spawn(watch_certificate(tls)));
+        let certificates = self
+            .tls
+            .clone()
+            .map(|tls| tokio::spawn(watch_certificate(tls, Arc::clone(&self.cluster))));
         notify(Service::Ready);
         while signals.next().await == Signal::Reload {
             notify(Service::Reloading);
@@ -436,6 +441,7 @@ impl Server {
     }
 
     async fn drain(&mut self) {
+        let end = tokio::time::Instant::now() + DRAIN_MAX;
         self.admin.start_drain();
         self.http.refuse_sockets();
         if timeout(DRAIN_STORE_MAX, self.registry.drain()).await.is_err() {
@@ -455,7 +461,8 @@ impl Server {
             Err(_) => tracing::error!("the lease runs out by itself: the store does not answer"),
         }
         self.registry.give_up();
-        if timeout(DRAIN_CLIENTS_MAX, self.public_listener.drain()).await.is_err() {
+        let patience = end.min(tokio::time::Instant::now() + DRAIN_CLIENTS_MAX);
+        if timeout_at(patience, self.public_listener.drain()).await.is_err() {
             let left = self.public_listener.connections();
             tracing::warn!(left, "clients that did not let go were cut off");
         }
@@ -465,7 +472,7 @@ impl Server {
     /// Reads again what can change while the server runs.
     fn reload(&self) {
         if let Some(tls) = &self.tls {
-            reload_certificate(tls);
+            reload_certificate(tls, &self.cluster);
         }
         match Config::from_env() {
             Ok(config) => {
@@ -479,18 +486,22 @@ impl Server {
 }
 
 /// Takes a new certificate soon after it is there, without a signal.
-async fn watch_certificate(tls: Arc<Tls>) {
+async fn watch_certificate(tls: Arc<Tls>, cluster: Arc<Cluster>) {
     let mut tick = interval(CERTIFICATE_INTERVAL);
     loop {
         tick.tick().await;
-        let tls = Arc::clone(&tls);
-        let _ = tokio::task::spawn_blocking(move || reload_certificate(&tls)).await;
+        let (tls, cluster) = (Arc::clone(&tls), Arc::clone(&cluster));
+        let _ = tokio::task::spawn_blocking(move || reload_certificate(&tls, &cluster)).await;
     }
 }
 
-fn reload_certificate(tls: &Tls) {
+fn reload_certificate(tls: &Tls, cluster: &Cluster) {
     match tls.reload() {
-        Ok(true) => tracing::info!("there is a new certificate"),
+        Ok(true) => {
+            tracing::info!("there is a new certificate");
+            // The lease is renewed now, and tells the others which one it is.
+            cluster.tell(&Notice::Nodes);
+        }
         Ok(false) => {}
         Err(error) => tracing::error!(%error, "the certificate stays as it is"),
     }

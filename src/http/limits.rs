@@ -31,13 +31,14 @@ pub struct PerMinute {
 pub(super) struct Limits {
     store: Arc<Store>,
     per_minute: PerMinute,
-    here: Mutex<HashMap<[u8; 32], Count>>,
+    here: Mutex<Minute>,
 }
 
-#[derive(Clone, Copy)]
-struct Count {
-    minute: i64,
-    count: u32,
+/// What was counted in one minute by a node that is alone.
+#[derive(Default)]
+struct Minute {
+    number: i64,
+    counts: HashMap<[u8; 32], u32>,
 }
 
 /// A sign-in that is under way, and counts as failed until it is [`Limits::forgive`]n.
@@ -96,24 +97,24 @@ impl Limits {
         let left = MINUTE_MILLIS - now.0.rem_euclid(MINUTE_MILLIS);
         let left = u32::try_from(left.unsigned_abs().div_ceil(1000)).unwrap_or(u32::MAX);
         let mut here = self.here.lock().unwrap_or_else(PoisonError::into_inner);
-        if here.len() >= KEYS_MAX && !here.contains_key(&key) {
-            here.retain(|_, count| count.minute == minute);
-            if here.len() >= KEYS_MAX {
-                return (u32::MAX, left);
-            }
+        if here.number != minute {
+            *here = Minute { number: minute, counts: HashMap::new() };
         }
-        let count = here.entry(key).or_insert(Count { minute, count: 0 });
-        if count.minute != minute {
-            *count = Count { minute, count: 0 };
+        if here.counts.len() >= KEYS_MAX && !here.counts.contains_key(&key) {
+            return (u32::MAX, left);
         }
-        count.count = count.count.saturating_add(1);
-        (count.count, left)
+        let count = here.counts.entry(key).or_default();
+        *count = count.saturating_add(1);
+        (*count, left)
     }
 
     fn uncount_here(&self, key: [u8; 32]) {
         let mut here = self.here.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = here.get_mut(&key) {
-            count.count = count.count.saturating_sub(1);
+        if let Some(count) = here.counts.get_mut(&key) {
+            *count -= 1;
+            if *count == 0 {
+                here.counts.remove(&key);
+            }
         }
     }
 }
@@ -162,7 +163,7 @@ mod tests {
         assert_eq!(limits.count_here(key(KEYS_MAX), Timestamp(0)), (u32::MAX, 60));
         assert_eq!(limits.count_here(key(0), Timestamp(0)), (2, 60));
         assert_eq!(limits.count_here(key(KEYS_MAX), Timestamp(60_000)), (1, 60));
-        assert_eq!(limits.here.lock().unwrap().len(), 1, "a minute ago is forgotten");
+        assert_eq!(limits.here.lock().unwrap().counts.len(), 1, "a minute ago is forgotten");
     }
 
     #[test]

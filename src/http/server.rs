@@ -131,7 +131,12 @@ impl<H: Handler> Accepting<H> {
         }
     }
 
-    fn take(&self, stream: TcpStream, connection: Arc<Connection>, drain: watch::Receiver<bool>) {
+    fn take(
+        &self,
+        stream: TcpStream,
+        connection: Arc<Connection>,
+        mut drain: watch::Receiver<bool>,
+    ) {
         // Without it small messages wait for each other; nothing else is lost.
         let _ = platform::tune_accepted(&stream);
         let (handler, limits) = (Arc::clone(&self.handler), self.limits);
@@ -140,7 +145,11 @@ impl<H: Handler> Accepting<H> {
             return;
         };
         tokio::spawn(async move {
-            match tls.accept(stream).await {
+            let accepted = tokio::select! {
+                accepted = tls.accept(stream) => accepted,
+                () = begun(&mut drain) => return,
+            };
+            match accepted {
                 Ok(stream) => serve(stream, connection, limits, handler, drain).await,
                 Err(error) => tracing::debug!(%error, peer = %connection.peer, "no handshake"),
             }

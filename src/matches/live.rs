@@ -389,6 +389,11 @@ impl Match {
         self.lock_any().forget_user(user);
     }
 
+    /// As whom it is played here.
+    pub fn node(&self) -> Option<NodeId> {
+        self.writer.0
+    }
+
     /// What its game is.
     pub fn info(&self) -> &GameInfo {
         &self.info

@@ -255,6 +255,7 @@ impl Registry {
         let live = self.to_live(record, (None, &[]), game_type, game, writer)?;
         let slot = OnceCell::new_with(Some(Arc::clone(&live)));
         self.slots().insert(live.id, Arc::new(slot));
+        self.still_ours(&live)?;
         match seat(&live) {
             Ok(seated) => Ok((live, seated)),
             Err(not) => {
@@ -278,7 +279,20 @@ impl Registry {
         };
         let slot = Loading { registry: self, id, slot: Some(slot) };
         let Some(cell) = &slot.slot else { return Err(MatchError::Unavailable) };
-        cell.get_or_try_init(|| self.rebuild(id)).await.cloned()
+        let live = cell.get_or_try_init(|| self.rebuild(id)).await.cloned()?;
+        self.still_ours(&live)?;
+        Ok(live)
+    }
+
+    /// The lease may have been lost while the match was on its way here, where [`Self::lose_all`] did
+    /// not see it; from now on it does.
+    fn still_ours(&self, live: &Arc<Match>) -> Result<(), MatchError> {
+        if live.node() == self.cluster.node() && self.cluster.holds_lease() {
+            return Ok(());
+        }
+        live.refuse();
+        self.forget(live);
+        Err(MatchError::Unavailable)
     }
 
     /// Runs `act` on the match, again if it has just left memory.

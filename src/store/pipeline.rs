@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use deadpool_postgres::ClientWrapper;
+use tokio::time::{Instant, timeout_at};
 
 use super::{MatchChange, Store, StoreError};
 use crate::ids::MatchId;
@@ -26,12 +27,14 @@ pub struct Pipeline {
     store: Arc<Store>,
     connection: Option<Arc<ClientWrapper>>,
     answers: VecDeque<Answer>,
+    /// Until when the oldest of them is to be there.
+    deadline: Option<Instant>,
 }
 
 impl Pipeline {
     /// An empty one; it connects when something is sent.
     pub fn new(store: Arc<Store>) -> Self {
-        Self { store, connection: None, answers: VecDeque::new() }
+        Self { store, connection: None, answers: VecDeque::new(), deadline: None }
     }
 
     /// Whether one more batch may be sent.
@@ -74,7 +77,16 @@ impl Pipeline {
     /// this one: all of them are to be written again, in order. Can be given up and asked again.
     pub async fn answer(&mut self) -> Result<Vec<MatchId>, StoreError> {
         let Some(oldest) = self.answers.front_mut() else { return std::future::pending().await };
-        let answer = oldest.await;
+        let answer = match &*self.store {
+            Store::Sqlite(_) => oldest.await,
+            Store::Postgres(postgres) => {
+                let limit = postgres.answer_timeout();
+                let deadline = *self.deadline.get_or_insert_with(|| Instant::now() + limit);
+                let late = |_| Err(StoreError::Unavailable("it does not answer".into()));
+                timeout_at(deadline, oldest).await.unwrap_or_else(late)
+            }
+        };
+        self.deadline = None;
         self.answers.pop_front();
         if answer.is_err() {
             self.answers.clear();

@@ -24,13 +24,11 @@ use sha2::{Digest as _, Sha256};
 use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 use tokio::net::TcpStream;
-use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
 
-/// Handshakes at once; more wait. Each costs a signature, a millisecond or so with RSA.
-const HANDSHAKES_MAX: usize = 64;
-/// How long a handshake may take, with the wait before it.
+/// How long a handshake may take. Of connections there are so many at most; of signatures, which cost
+/// a millisecond or so with RSA, no more at once than threads, since one is made in one go.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// The first byte of a handshake (RFC 8446 5.1).
 const HANDSHAKE_RECORD: u8 = 22;
@@ -86,7 +84,6 @@ pub struct TlsFiles {
 pub struct Tls {
     files: TlsFiles,
     current: RwLock<Loaded>,
-    handshakes: Semaphore,
 }
 
 struct Loaded {
@@ -100,7 +97,7 @@ impl Tls {
     /// With what is in the files now.
     pub fn load(files: TlsFiles) -> Result<Self, TlsError> {
         let current = RwLock::new(Loaded::read(&files)?);
-        Ok(Self { files, current, handshakes: Semaphore::new(HANDSHAKES_MAX) })
+        Ok(Self { files, current })
     }
 
     /// Reads the files again and tells whether they had changed; connections that are open stay as
@@ -119,7 +116,7 @@ impl Tls {
         self.read(|current| current.fingerprint)
     }
 
-    /// Shakes hands, within bounds of time and number.
+    /// Shakes hands, within a bound of time.
     pub async fn accept(&self, stream: TcpStream) -> io::Result<Stream> {
         let acceptor = self.read(|current| current.acceptor.clone());
         let handshake = async {
@@ -127,7 +124,6 @@ impl Tls {
             if stream.peek(&mut first).await? == 1 && first[0] != HANDSHAKE_RECORD {
                 return refuse(stream).await;
             }
-            let _turn = self.handshakes.acquire().await.map_err(io::Error::other)?;
             Ok(Stream::Tls(Box::new(acceptor.accept(stream).await?.into())))
         };
         timeout(HANDSHAKE_TIMEOUT, handshake).await?

@@ -88,6 +88,8 @@ pub(super) async fn sign_in(http: &Http, request: Request) -> Result<Response, R
     let username = fields.required_text("username");
     let password = fields.required_text("password");
     fields.end().map_err(wrong)?;
+    // Who floods is not counted faster than passwords are looked at.
+    http.users.check_room()?;
     let attempt = http.limits.sign_in(&username).await?;
     let signed_in = http.users.sign_in(&username, password).await;
     if !matches!(signed_in, Err(UserError::WrongCredentials)) {

@@ -3,6 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::fmt::Write as _;
 use std::sync::{Arc, LazyLock};
+use std::time::Duration;
 
 use deadpool_postgres::{ClientWrapper, Object};
 use serde::Deserialize;
@@ -159,6 +160,11 @@ impl Postgres {
         Ok(client)
     }
 
+    /// How long whoever waits for [`Self::append_by`] should do that, once nothing is before it.
+    pub(in crate::store) fn answer_timeout(&self) -> Duration {
+        self.answer_timeout
+    }
+
     /// As [`Self::append`] by a connection of its own, on which other batches may be under way. What
     /// contradicts what is there fails all of it.
     pub(in crate::store) async fn append_by(
@@ -167,8 +173,7 @@ impl Postgres {
         changes: &[MatchChange],
     ) -> Result<Vec<MatchId>, StoreError> {
         let columns = Columns::of(changes);
-        let (limit, params) = (self.answer_timeout * BATCHES_MAX, columns.params());
-        let rows = in_time(limit, self.run(connection, &APPEND, &params)).await??;
+        let rows = self.run(connection, &APPEND, &columns.params()).await?;
         self.refused(&columns, &rows).await
     }
 

@@ -35,6 +35,17 @@ pub enum Migrate {
 /// Applies what is missing and gives how many changes that were. Needs a thread without a runtime.
 pub fn migrate(url: &PostgresUrl, migrate: Migrate) -> Result<usize, StoreError> {
     let mut client = connect(url)?;
+    let mut applied = 0;
+    // Each by itself: nodes that serve meanwhile wait for one change at most, and a transaction that
+    // holds one table never waits for another that a node may hold.
+    while step(&mut client, migrate)? {
+        applied += 1;
+    }
+    Ok(applied)
+}
+
+/// Applies the next change; false if there is none.
+fn step(client: &mut Client, migrate: Migrate) -> Result<bool, StoreError> {
     // The lock ends with the transaction, so a pooler does no harm.
     let mut transaction = client.transaction()?;
     if migrate == Migrate::Apply {
@@ -51,18 +62,21 @@ pub fn migrate(url: &PostgresUrl, migrate: Migrate) -> Result<usize, StoreError>
              written by a newer server, start that one"
         )));
     }
-    let missing = known - before;
-    if migrate == Migrate::Check && missing > 0 {
+    let Some(change) = MIGRATIONS.get(before) else {
+        transaction.commit()?;
+        return Ok(false);
+    };
+    if migrate == Migrate::Check {
+        let missing = known - before;
         return Err(StoreError::Corrupt(format!(
             "its schema lacks {missing} of {known} changes: run `gameserver migrate`"
         )));
     }
-    for (number, change) in (1..).zip(MIGRATIONS).skip(before) {
-        transaction.batch_execute(change)?;
-        transaction.execute("INSERT INTO schema_migrations (version) VALUES ($1)", &[&number])?;
-    }
+    transaction.batch_execute(change)?;
+    let number = i32::try_from(before + 1).unwrap_or(i32::MAX);
+    transaction.execute("INSERT INTO schema_migrations (version) VALUES ($1)", &[&number])?;
     transaction.commit()?;
-    Ok(missing)
+    Ok(true)
 }
 
 /// A connection of its own. Needs a thread without a runtime.

@@ -23,8 +23,6 @@ pub enum Notice {
     Revoked,
     /// A node came or went.
     Nodes,
-    /// Who wants to play this game has changed.
-    Tickets(String),
     /// A matchmaking ticket has another state.
     Ticket(Uuid),
 }
@@ -40,7 +38,6 @@ impl fmt::Display for Notice {
         match self {
             Self::Revoked => f.write_str("revoked"),
             Self::Nodes => f.write_str("nodes"),
-            Self::Tickets(game) => write!(f, "tickets {game}"),
             Self::Ticket(id) => write!(f, "ticket {id}"),
         }
     }
@@ -54,7 +51,6 @@ impl FromStr for Notice {
         match (word, about) {
             ("revoked", "") => Ok(Self::Revoked),
             ("nodes", "") => Ok(Self::Nodes),
-            ("tickets", game) if !game.is_empty() => Ok(Self::Tickets(game.into())),
             ("ticket", id) => id.parse().map(Self::Ticket).map_err(|_| UnknownNotice),
             _ => Err(UnknownNotice),
         }
@@ -129,7 +125,6 @@ mod tests {
         for (notice, payload) in [
             (Notice::Revoked, "revoked".to_owned()),
             (Notice::Nodes, "nodes".into()),
-            (Notice::Tickets("tictactoe".into()), "tickets tictactoe".into()),
             (Notice::Ticket(id), format!("ticket {id}")),
         ] {
             assert_eq!(notice.to_string(), payload);
@@ -143,13 +138,13 @@ mod tests {
     #[tokio::test]
     async fn who_waits_is_told_of_what_it_waits_for() {
         let notices = Arc::new(Notices::default());
-        let chess = Notice::Tickets("chess".into());
+        let chess = Notice::Ticket(Uuid::now_v7());
         let mut waiting = notices.subscribe(chess.clone());
         let mut other = notices.subscribe(Notice::Nodes);
         let came = async |waiting: &mut Subscription| {
             tokio::select! { biased; () = waiting.changed() => true, () = async {} => false }
         };
-        notices.tell(&Notice::Tickets("go".into()));
+        notices.tell(&Notice::Ticket(Uuid::now_v7()));
         assert!(!came(&mut waiting).await);
         // Before it looks, and more than one.
         notices.tell(&chess);
