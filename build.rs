@@ -32,6 +32,10 @@ const JAVASCRIPT: &str = "text/javascript; charset=utf-8";
 fn main() -> io::Result<()> {
     println!("cargo::rerun-if-changed={SOURCE}");
     println!("cargo::rerun-if-changed=build.rs");
+    println!("cargo::rustc-check-cfg=cfg(frame_pointers)");
+    if keeps_frame_pointers() {
+        println!("cargo::rustc-cfg=frame_pointers");
+    }
     if env::var_os("CARGO_FEATURE_SERVER").is_none() {
         return Ok(());
     }
@@ -57,6 +61,15 @@ fn main() -> io::Result<()> {
         renamed.push((name, hashed));
     }
     fs::write(out.join("assets.rs"), table + "];\n")
+}
+
+/// Whether stacks can be walked in the program that is built: `src/platform/profiling` asks.
+fn keeps_frame_pointers() -> bool {
+    let flags = env::var("CARGO_ENCODED_RUSTFLAGS").unwrap_or_default();
+    let mut values =
+        flags.split('\x1f').filter_map(|flag| flag.split_once("force-frame-pointers="));
+    // The last one counts.
+    values.next_back().is_some_and(|(_, value)| !["n", "no", "off", "false"].contains(&value))
 }
 
 /// One line of the table that `src/web/mod.rs` includes. The tag is weak, since both encodings

@@ -22,6 +22,7 @@
 //! | [`web`] | the embedded web client |
 //! | [`tls`] | connections, in the clear or through TLS |
 //! | [`vital`] | ends the process if a task that all depend on fails |
+//! | [`telemetry`] | what is counted and timed: figures, traces |
 //! | [`platform`] | what differs between operating systems |
 //! | [`ids`] | ids and times |
 //!
@@ -60,6 +61,7 @@ pub mod protocol;
 pub mod serve;
 pub mod session;
 pub mod store;
+pub mod telemetry;
 pub mod tls;
 pub mod users;
 pub mod vital;

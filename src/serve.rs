@@ -35,6 +35,7 @@ use crate::store::postgres::{self, Notice, Postgres, PostgresSettings, Subscript
 use crate::store::sqlite::Sqlite;
 use crate::store::transfer::{KEY_FILE, KEY_SECRET};
 use crate::store::{Store, StoreError};
+use crate::telemetry::work;
 use crate::tls::{Tls, TlsError};
 use crate::users::Users;
 use crate::vital::Vital;
@@ -351,7 +352,7 @@ impl Server {
             Arc::clone(&matchmaker),
             settings,
         );
-        let rooms = Admin::new(store, Arc::clone(&registry), Arc::clone(&http));
+        let rooms = Admin::start(store, Arc::clone(&registry), Arc::clone(&cluster));
         let limits =
             |connections_max| Limits { connections_max, head_timeout: config.request_timeout };
         let server = Self {
@@ -400,6 +401,7 @@ impl Server {
             let mut pruned = Instant::now();
             loop {
                 tick.tick().await;
+                let _working = work::UPKEEP.works();
                 registry.upkeep();
                 platform::release_unused_memory();
                 if pruned.elapsed() >= PRUNE_INTERVAL {
@@ -523,9 +525,11 @@ async fn renew(cluster: Arc<Cluster>, registry: Arc<Registry>) {
             tracing::warn!("the lease has run out: all matches are given up");
             registry.lose_all();
         };
+        let working = work::LEASE.works();
         if let Err(error) = cluster.renew(lose).await {
             tracing::warn!(%error, "the lease could not be renewed");
         }
+        drop(working);
         told(&mut nodes, interval.min(LOOK_INTERVAL)).await;
     }
 }

@@ -12,6 +12,8 @@ need "${CHROMIUM:-chromium}" chromium
 need node nodejs
 need npm npm
 need openssl openssl
+need go golang-go
+need promtool prometheus
 [ -d /usr/lib/postgresql ] || need pg_ctl postgresql
 [ -x /usr/sbin/pgbouncer ] || need pgbouncer pgbouncer
 install_missing

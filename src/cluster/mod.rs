@@ -28,6 +28,7 @@ use crate::ids::{MatchId, NodeId};
 use crate::platform;
 use crate::store::postgres::{Notice, Notices, Postgres, Subscription};
 use crate::store::{Claim, EndedSession, NodeRecord, Store, StoreError};
+use crate::telemetry::figures::{LEASE_RENEWALS, Renewal};
 use crate::tls::Tls;
 
 /// A lease is renewed so many times before it would expire.
@@ -129,12 +130,15 @@ impl Cluster {
     pub async fn renew(&self, give_up: impl FnOnce()) -> Result<(), StoreError> {
         let Some((member, store)) = self.parts() else { return Ok(()) };
         let (node, began) = (member.node(), now());
-        let alive = store.renew_node(&node, member.lease).await?;
+        let failed = |_: &StoreError| LEASE_RENEWALS.of(Renewal::Failed).increment();
+        let alive = store.renew_node(&node, member.lease).await.inspect_err(failed)?;
         if !alive.is_empty() {
             member.hold_from(began);
             member.know(&node, &alive);
+            LEASE_RENEWALS.of(Renewal::Renewed).increment();
             return Ok(());
         }
+        LEASE_RENEWALS.of(Renewal::Lost).increment();
         member.valid_until.store(0, Ordering::Release);
         if !cfg!(feature = "unfenced") {
             give_up();
@@ -162,6 +166,11 @@ impl Cluster {
         let ended = store.ended_sessions(gap > ENDED_GAP).await?;
         member.looked_at.store(now, Ordering::Release);
         Ok(ended)
+    }
+
+    /// Nodes that hold a lease, as of the last look; 1 if this one is alone.
+    pub fn nodes_alive(&self) -> usize {
+        self.member.as_ref().map_or(1, |member| member.alive.borrow().len())
     }
 
     /// Comes when a node is seen to be gone.

@@ -7,8 +7,9 @@
 //! - `limits`: what one may do in a minute
 //! - `proxies`: where a request comes from
 //! - `input`, `problem`: what a request says, and what it is told where that can't be done
-//! - `routes`: what each address does
+//! - `routes`: what each address does; `figures`: how often and how long
 
+mod figures;
 pub mod input;
 mod limits;
 pub mod problem;
@@ -18,7 +19,6 @@ mod routes;
 pub mod server;
 
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -35,6 +35,8 @@ use serde::Serialize;
 use tokio::sync::watch;
 use tracing::Instrument as _;
 
+pub use self::figures::FIGURES;
+use self::figures::{Answered, REQUESTS, Route, TIMES};
 use self::limits::Limits;
 pub use self::limits::PerMinute;
 use self::problem::Refusal;
@@ -48,6 +50,8 @@ use crate::matches::Registry;
 use crate::matches::matchmaker::Matchmaker;
 use crate::session::Rates;
 use crate::store::{Store, UserRecord};
+use crate::telemetry::figures::REQUESTS_ACTIVE;
+use crate::telemetry::trace;
 use crate::users::{SocketTickets, UserError, Users};
 
 /// The name of the header that a request is found by.
@@ -89,8 +93,6 @@ pub struct Http {
     allowed_origins: RwLock<Vec<String>>,
     proxies: Proxies,
     draining: watch::Sender<bool>,
-    requests: AtomicU64,
-    sockets: AtomicU64,
 }
 
 /// How the public listener behaves.
@@ -134,8 +136,6 @@ impl Http {
             allowed_origins: RwLock::new(settings.allowed_origins),
             proxies: Proxies(settings.trusted_proxies),
             draining: watch::Sender::new(false),
-            requests: AtomicU64::new(0),
-            sockets: AtomicU64::new(0),
         })
     }
 
@@ -148,16 +148,6 @@ impl Http {
     /// when it is back.
     pub fn refuse_sockets(&self) {
         self.draining.send_replace(true);
-    }
-
-    /// Requests that were answered since the start.
-    pub fn requests(&self) -> u64 {
-        self.requests.load(Ordering::Relaxed)
-    }
-
-    /// Sockets that are open now.
-    pub fn sockets(&self) -> u64 {
-        self.sockets.load(Ordering::Relaxed)
     }
 
     /// For whom the request is: by another node's word, or by an access token.
@@ -201,19 +191,18 @@ impl Http {
 
     async fn answer(
         self: &Arc<Self>,
+        found: Found,
         request: Request,
         connection: &Arc<Connection>,
     ) -> Result<Response, Refusal> {
-        let method = match *request.method() {
-            Method::HEAD => Method::GET,
-            ref other => other.clone(),
-        };
-        match self.router.find(request.uri().path(), &method) {
+        match found {
             Found::Endpoint(endpoint, parameter) => {
                 routes::serve(self, endpoint, &parameter, request, connection).await
             }
             Found::Asset(asset) => Ok(routes::asset(asset, &request)),
-            Found::OtherMethods(allow) if method == Method::OPTIONS => Ok(options(&allow)),
+            Found::OtherMethods(allow) if *request.method() == Method::OPTIONS => {
+                Ok(options(&allow))
+            }
             Found::OtherMethods(allow) => Err(Refusal::method_not_allowed(&allow)),
             Found::Nothing => Err(Refusal::not_found("address")),
         }
@@ -259,10 +248,14 @@ impl Handler for Http {
         let (method, path) = (request.method().clone(), request.uri().path().to_owned());
         let origin = request.headers().get(ORIGIN).cloned();
         let client = self.identify(&mut request, connection.peer.ip());
+        let taken_for = if method == Method::HEAD { &Method::GET } else { &method };
+        let found = self.router.find(&path, taken_for);
+        let route = Route::of(&found);
+        let (_active, _span) = (REQUESTS_ACTIVE.hold(), trace::waiting_span("request"));
         let span = tracing::error_span!("request", request_id = id.to_str().unwrap_or_default());
         // What is wrong with it is said by whoever waits.
         let deadline = self.request_timeout + routes::wait(&request).unwrap_or_default();
-        let answer = self.answer(request, &connection).instrument(span);
+        let answer = self.answer(found, request, &connection).instrument(span);
         let answer = tokio::time::timeout(deadline, answer).await;
         let mut response = match answer {
             Ok(Ok(response)) => response,
@@ -275,7 +268,8 @@ impl Handler for Http {
         }
         self.share(origin.as_ref(), headers);
         headers.insert("x-content-type-options", HeaderValue::from_static("nosniff"));
-        self.requests.fetch_add(1, Ordering::Relaxed);
+        REQUESTS.of(Answered(route, response.status())).increment();
+        TIMES.of(route).took(began.elapsed());
         let (status, micros) = (response.status().as_u16(), micros(began));
         let request_id = id.to_str().unwrap_or_default();
         // The files of the page say nothing at the usual level: there are ten for each visit.

@@ -17,6 +17,7 @@ use crate::matches::matchmaker::TicketError;
 use crate::matches::{MatchError, NotIn};
 use crate::protocol;
 use crate::store::StoreError;
+use crate::telemetry::figures::{SIGN_INS, SignIn, TOKENS_REFUSED};
 use crate::users::{FieldError, UserError};
 
 /// What is said where something is full or away for a moment, in seconds.
@@ -118,6 +119,17 @@ impl Refusal {
         refusal
     }
 
+    /// 501.
+    pub fn not_implemented(detail: impl Into<String>) -> Self {
+        let title = "This can't be had here";
+        Self::new(StatusCode::NOT_IMPLEMENTED, "not-implemented", title, detail)
+    }
+
+    /// Why.
+    pub fn detail(&self) -> &str {
+        &self.0.detail
+    }
+
     /// Whether it is a 422.
     pub fn is_invalid(&self) -> bool {
         self.0.status == StatusCode::UNPROCESSABLE_ENTITY
@@ -198,6 +210,7 @@ impl From<StoreError> for Refusal {
 
 impl From<TokenError> for Refusal {
     fn from(error: TokenError) -> Self {
+        TOKENS_REFUSED.increment();
         Self::unauthorized(error.to_string())
     }
 }
@@ -211,9 +224,15 @@ impl From<UserError> for Refusal {
                 refusal.0.errors = vec![FieldError::new("username", "the user name is taken")];
                 refusal
             }
-            UserError::WrongCredentials | UserError::BadRefreshToken | UserError::Gone => {
+            UserError::WrongCredentials => {
+                SIGN_INS.of(SignIn::WrongPassword).increment();
                 Self::unauthorized(error.to_string())
             }
+            UserError::BadRefreshToken => {
+                SIGN_INS.of(SignIn::BadRefresh).increment();
+                Self::unauthorized(error.to_string())
+            }
+            UserError::Gone => Self::unauthorized(error.to_string()),
             UserError::Busy => Self::unavailable(error.to_string()),
             UserError::Store(error) => error.into(),
         }

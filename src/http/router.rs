@@ -43,7 +43,7 @@ const PATCH: Method = Method::PATCH;
 const DELETE: Method = Method::DELETE;
 
 /// Every address but the web client's own files.
-const ROUTES: &[(&str, &[(Method, Endpoint)])] = &[
+pub(super) const ROUTES: &[(&str, &[(Method, Endpoint)])] = &[
     ("/openapi.json", &[(GET, E::OpenApi)]),
     ("/asyncapi.json", &[(GET, E::AsyncApi)]),
     ("/.well-known/jwks.json", &[(GET, E::Jwks)]),

@@ -17,6 +17,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 
 use crate::platform;
+use crate::telemetry::figures::{CONNECTIONS, CONNECTIONS_ACCEPTED};
+use crate::telemetry::metrics::Held;
 use crate::tls::{Stream, Tls};
 
 /// A request as it arrives.
@@ -46,6 +48,7 @@ pub struct Connection {
     /// Who is at the other end.
     pub peer: SocketAddr,
     _place: OwnedSemaphorePermit,
+    _counted: Held,
     _open: mpsc::Sender<()>,
 }
 
@@ -118,8 +121,13 @@ impl<H: Handler> Accepting<H> {
             };
             match (place, accepted) {
                 (Ok(place), Ok((stream, peer))) => {
-                    let open = self.open.clone();
-                    let connection = Arc::new(Connection { peer, _place: place, _open: open });
+                    CONNECTIONS_ACCEPTED.increment();
+                    let connection = Arc::new(Connection {
+                        peer,
+                        _place: place,
+                        _counted: CONNECTIONS.hold(),
+                        _open: self.open.clone(),
+                    });
                     self.take(stream, connection, drain.clone());
                 }
                 (_, Err(error)) => {

@@ -18,6 +18,7 @@ use crate::games::{Audience, Game, GameInfo, Mode, Outcome, Seat, Viewer};
 use crate::ids::{SessionId, Timestamp, UserId};
 use crate::protocol::{Frame, Player, ServerMessage};
 use crate::store::{EventRecord, MatchRecord, MatchState, Visibility};
+use crate::telemetry::figures::MATCHES_ENDED;
 
 /// Events that a match keeps in memory for sockets that come back; older ones come from the log.
 const HISTORY_EVENTS_MAX: usize = 128;
@@ -335,6 +336,7 @@ impl Core {
         command_id: Option<u64>,
         now: u32,
     ) {
+        MATCHES_ENDED.increment();
         self.record.state = MatchState::Ended;
         self.idle_since = now;
         self.happen(additions, &Structural::Ended(outcome.clone()));

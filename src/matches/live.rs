@@ -21,6 +21,7 @@ use crate::games::{Game, GameInfo, Leaving, Mode, Outcome, Refusal, Seat, Viewer
 use crate::ids::{MatchId, NodeId, SessionId, Timestamp, UserId};
 use crate::protocol::{Frame, Problem, ServerMessage};
 use crate::store::{EventRecord, MatchChange, MatchRecord, MatchState, Snapshot, Visibility};
+use crate::telemetry::figures::{COMMANDS, CommandResult, OWNERSHIP, Ownership};
 
 /// Events that one match may have: a runaway client fills no disk, and whoever comes back can be
 /// told all of them.
@@ -407,6 +408,7 @@ impl Match {
     /// The log has refused a change. What was not committed never was; sockets come back to what
     /// the store has.
     pub fn refuse(&self) {
+        OWNERSHIP.of(Ownership::Lost).increment();
         self.lock_any().refused = true;
         self.give_up();
     }
@@ -494,7 +496,7 @@ impl Match {
         Some(self.lock_any()).filter(|core| !core.retired).ok_or(NotIn::Retired)
     }
 
-    fn lock_any(&self) -> MutexGuard<'_, Core> {
+    pub(super) fn lock_any(&self) -> MutexGuard<'_, Core> {
         self.core.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -600,13 +602,24 @@ impl Attachment {
             // Another node may play the match by now: nothing is said of it here.
             return self.outbox.close(Close::COME_BACK);
         }
-        if let Err(problem) = self.try_command(&mut core, id, command) {
+        let result = self.try_command(&mut core, id, command).unwrap_or_else(|problem| {
             core.reply(&self.outbox, &ServerMessage::Error { id: Some(id), problem: &problem });
-        }
+            if problem.status == OVERLOADED {
+                CommandResult::Overloaded
+            } else {
+                CommandResult::Refused
+            }
+        });
+        COMMANDS.of(result).increment();
     }
 
     /// Answers by an ack, unless there is a problem.
-    fn try_command(&self, core: &mut Core, id: u64, command: &RawValue) -> Result<(), Problem> {
+    fn try_command(
+        &self,
+        core: &mut Core,
+        id: u64,
+        command: &RawValue,
+    ) -> Result<CommandResult, Problem> {
         let not_seated = || problem("not-seated", "you have no seat in this match");
         let seat = self.seat.ok_or_else(not_seated)?;
         let state = core.record.state;
@@ -616,7 +629,7 @@ impl Attachment {
             Earlier::New => {}
             Earlier::Applied(seq) => {
                 self.ack(core, id, seq);
-                return Ok(());
+                return Ok(CommandResult::Repeated);
             }
             Earlier::Stale => {
                 return Err(problem(
@@ -636,10 +649,11 @@ impl Attachment {
         }
         let events = core.game.decide(seat, command).map_err(refused)?;
         if self.live.info.mode == Mode::Relay {
-            self.pass_on(core, seat, id, &events)
+            self.pass_on(core, seat, id, &events)?;
         } else {
-            self.apply_durably(core, seat, id, events)
+            self.apply_durably(core, seat, id, events)?;
         }
+        Ok(CommandResult::Applied)
     }
 
     /// `seq` is the number of the last event that followed from the command.
@@ -737,6 +751,9 @@ impl Drop for Attachment {
     }
 }
 
+/// The status of what can't be done just now.
+const OVERLOADED: u16 = 503;
+
 /// The problem of a refused message: `word` is one of those that `docs/protocol.md` lists.
 pub fn problem(word: &str, detail: &str) -> Problem {
     let (title, status) = match word {
@@ -745,7 +762,7 @@ pub fn problem(word: &str, detail: &str) -> Problem {
         "match-not-running" => ("The match is not running", 409),
         "not-seated" => ("You have no seat", 403),
         "rate-limited" => ("Too many messages", 429),
-        "overloaded" => ("The server is busy", 503),
+        "overloaded" => ("The server is busy", OVERLOADED),
         _ => ("This is not a command", 400),
     };
     Problem::new(word, title, status, Some(detail.to_owned()))

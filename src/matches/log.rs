@@ -8,13 +8,15 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 
 use super::live::Match;
 use crate::ids::MatchId;
 use crate::store::{MatchChange, Pipeline, Store, StoreError};
+use crate::telemetry::figures::{CHANGES_REFUSED, COMMIT_CHANGES, COMMIT_TIME, COMMITS_FAILED};
+use crate::telemetry::work::{self, Working};
 use crate::vital::Vital;
 
 /// Changes that may wait; a command that finds no room is refused as `overloaded`.
@@ -54,6 +56,8 @@ pub fn start(store: Arc<Store>) -> (LogSender, LogHealth) {
 struct Batch {
     changes: Arc<Vec<MatchChange>>,
     waiting: Vec<(Arc<Match>, u64)>,
+    began: Instant,
+    _working: Working,
 }
 
 struct Writer {
@@ -93,9 +97,12 @@ impl Writer {
         if changes.is_empty() {
             return;
         }
+        let (began, mut working) = (Instant::now(), work::LOG.works());
+        working.span.amount(changes.len());
+        COMMIT_CHANGES.observe(changes.len() as u64);
         let changes = Arc::new(changes);
         self.pipeline.send(Arc::clone(&changes)).await;
-        self.under_way.push_back(Batch { changes, waiting });
+        self.under_way.push_back(Batch { changes, waiting, began, _working: working });
     }
 
     /// Takes the answer to the oldest batch. If it failed, all that are under way are written one
@@ -136,6 +143,7 @@ impl Writer {
 
     fn failed(&self, error: &StoreError) {
         self.health.store(false, Ordering::Relaxed);
+        COMMITS_FAILED.increment();
         tracing::error!(%error, "commit failed, trying again");
     }
 }
@@ -143,8 +151,10 @@ impl Writer {
 impl Batch {
     /// Tells its matches what became of their changes.
     fn tell(&self, refused: &[MatchId]) {
+        COMMIT_TIME.took(self.began.elapsed());
         for (origin, number) in &self.waiting {
             if refused.contains(&origin.id) {
+                CHANGES_REFUSED.increment();
                 tracing::error!(r#match = %origin.id, "the match's log refused a change");
                 origin.refuse();
             } else {

@@ -7,6 +7,7 @@
 //! - [`snapshot`]: what a log comes to, so that a match is rebuilt from the end of it
 //! - [`clock`]: seconds, for grace and silence
 //! - [`matchmaker`]: brings players together who wait with tickets
+//! - [`survey`]: what matches and sockets are doing, for whoever looks from outside
 //!
 //! The [`Registry`] loads a match when it is first asked for and lets it go when nobody is
 //! connected to it; the store has all of it, so memory holds what is played and no more.
@@ -19,10 +20,12 @@ mod log;
 pub mod matchmaker;
 mod outbox;
 mod snapshot;
+mod survey;
 
 pub use clock::Clock;
 pub use live::{Attach, Attachment, Caller, Joined, Match, NotIn, problem};
-pub use outbox::{Close, Outbox};
+pub use outbox::{Activity, Close, Outbox};
+pub use survey::{MatchSurvey, SocketSurvey};
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -45,6 +48,7 @@ use crate::store::{
     Claim, EventRecord, MatchRecord, MatchState, NodeRecord, PlayerRecord, Snapshot, Store,
     StoreError, UserRecord, Visibility,
 };
+use crate::telemetry::figures::{MATCHES_CREATED, OWNERSHIP, Ownership};
 
 /// Matches in memory at most; more are refused.
 pub const MATCHES_MAX: usize = 200_000;
@@ -257,7 +261,10 @@ impl Registry {
         self.slots().insert(live.id, Arc::new(slot));
         self.still_ours(&live)?;
         match seat(&live) {
-            Ok(seated) => Ok((live, seated)),
+            Ok(seated) => {
+                MATCHES_CREATED.increment();
+                Ok((live, seated))
+            }
             Err(not) => {
                 self.slots().remove(&live.id);
                 Err(not.into())
@@ -590,7 +597,10 @@ impl Registry {
         let epoch = match record.state {
             MatchState::Ended => 0,
             MatchState::Open | MatchState::Running => match self.cluster.claim(id).await? {
-                Claim::Mine(epoch) => epoch,
+                Claim::Mine(epoch) => {
+                    OWNERSHIP.of(Ownership::Taken).increment();
+                    epoch
+                }
                 Claim::Elsewhere(node) => return Err(MatchError::Elsewhere(node)),
                 Claim::Unknown => return Err(MatchError::Unknown),
             },

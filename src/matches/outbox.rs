@@ -86,6 +86,31 @@ enum Wakes {
     Always,
 }
 
+/// What a socket is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Activity {
+    /// It waits for its client, and for something to write.
+    Idle,
+    /// It runs, or is about to.
+    Running,
+    /// Its client does not read as fast as it is written to.
+    Writing,
+    /// It is to end.
+    Closing,
+}
+
+impl Activity {
+    /// A word for it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Idle => "idle",
+            Self::Running => "running",
+            Self::Writing => "writing",
+            Self::Closing => "closing",
+        }
+    }
+}
+
 impl Outbox {
     /// An empty one.
     pub fn new(codec: Codec, now: u32) -> Arc<Self> {
@@ -167,6 +192,18 @@ impl Outbox {
         }
         inner.arm(Wakes::OnClose, cx);
         Poll::Pending
+    }
+
+    /// What the socket is doing, and how many frames wait for it.
+    pub fn activity(&self) -> (Activity, usize) {
+        let inner = self.lock();
+        let activity = match inner.wakes {
+            _ if inner.close.is_some() => Activity::Closing,
+            Wakes::Never => Activity::Running,
+            Wakes::OnClose => Activity::Writing,
+            Wakes::Always => Activity::Idle,
+        };
+        (activity, inner.queue.len())
     }
 
     /// The registry's clock at the last sign of life.

@@ -10,8 +10,10 @@ use std::ptr::null_mut;
 use tikv_jemalloc_sys::mallctl;
 use tikv_jemallocator::Jemalloc;
 
+use super::profiling::{Sampled, sampled};
+
 #[global_allocator]
-static ALLOCATOR: Jemalloc = Jemalloc;
+static ALLOCATOR: Sampled<Jemalloc> = sampled(Jemalloc);
 
 /// - `narenas`: not four for each core; threads share them, and their own caches are in front.
 /// - `dirty_decay_ms`, `muzzy_decay_ms`: how long freed pages are kept for the next allocation.

@@ -4,7 +4,8 @@
 //! Each platform has a file that keeps the contract as well as the platform can, down to doing
 //! nothing: `unix` (Linux, macOS and their kin) and `windows`; `linux` for what Linux alone has, and
 //! `elsewhere` for the others. `xdg` and `macos` know where a user's data is on a Unix, and `jemalloc`
-//! is the allocator where it is worth its size; elsewhere it is the system's.
+//! is the allocator where it is worth its size; elsewhere it is the system's. [`profiling`] looks into
+//! the running process.
 //!
 //! Cores need nothing here: [`std::thread::available_parallelism`], and so tokio, goes by the
 //! processors and the control group's quota that this process has, not by what the machine has.
@@ -17,6 +18,8 @@ use std::time::Duration;
 
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use tokio::net::{TcpListener, TcpStream};
+
+pub mod profiling;
 
 #[cfg(any(target_os = "linux", target_os = "macos"))]
 #[path = "jemalloc.rs"]

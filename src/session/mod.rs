@@ -32,6 +32,11 @@ use crate::matches::{Attachment, Clock, Close, Outbox, problem};
 use crate::protocol::{
     self, BadMessage, ClientMessage, Codec, Frame, Problem, ServerMessage, msgpack_to_json,
 };
+use crate::telemetry::figures::{
+    BYTES_RECEIVED, BYTES_SENT, COMMANDS, CommandResult, Ended, MESSAGES_RECEIVED, MESSAGES_SENT,
+    Received, SOCKETS_CLOSED, SOCKETS_OPENED,
+};
+use crate::telemetry::trace;
 use crate::tls::Stream;
 
 /// What is read at once: the largest message and its head fit.
@@ -102,7 +107,9 @@ pub async fn run(
     if let Err(close) = session.receive(&mut Vec::from(early)) {
         session.outbox.close(close);
     }
+    SOCKETS_OPENED.increment();
     let ended = poll_fn(|cx| session.poll(cx)).await;
+    SOCKETS_CLOSED.of(Ended::by(ended.as_ref().ok().map(|close| close.code))).increment();
     let Session { stream, outbox, attachment, mut writing, written, .. } = session;
     // Others are told at once that it is gone, not after what is left of the conversation.
     drop(attachment);
@@ -171,11 +178,13 @@ fn with_buffer<T>(act: impl FnOnce(&mut [u8]) -> T) -> T {
 impl Session {
     /// Ready with how to close, or an error once the connection is gone.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Close>> {
+        let mut span = trace::span("socket");
         // What it pushes into its own outbox while it reads need not wake it.
         self.outbox.disarm();
         let mut read = 0;
         while let Poll::Ready(count) = self.poll_read(cx)? {
             read += count;
+            span.amount(read);
             if read >= READ_TURN_BYTES {
                 cx.waker().wake_by_ref();
                 break;
@@ -201,6 +210,7 @@ impl Session {
                 return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
             }
             self.outbox.heard_at.store(self.clock.now(), Ordering::Relaxed);
+            BYTES_RECEIVED.add(filled.len() as u64);
             match self.receive(filled) {
                 Ok(()) => Poll::Ready(Ok(filled.len())),
                 Err(close) => {
@@ -237,15 +247,18 @@ impl Session {
 
     /// Lets go of what was written.
     fn advance(&mut self, bytes: usize) {
+        BYTES_SENT.add(bytes as u64);
+        let waiting = self.writing.len();
         self.written += bytes;
         while let Some(frame) = self.writing.front() {
             let length = frame.bytes(self.outbox.codec).len();
             if self.written < length {
-                return;
+                break;
             }
             self.written -= length;
             self.writing.pop_front();
         }
+        MESSAGES_SENT.add((waiting - self.writing.len()) as u64);
     }
 
     fn receive(&mut self, bytes: &mut [u8]) -> Result<(), Close> {
@@ -296,16 +309,31 @@ fn message(
         attachment.reply(&ServerMessage::Error { id, problem });
     };
     let limited = |what: &str| problem("rate-limited", what);
+    MESSAGES_RECEIVED.of(kind(decoded.as_ref().ok())).increment();
     match decoded {
         Err(BadMessage { id, detail }) if within => refuse(id, &problem("bad-command", &detail)),
         Err(BadMessage { id, .. }) => refuse(id, &limited(TOO_MANY_MESSAGES)),
-        Ok(message) if !within => refuse(message.id(), &limited(TOO_MANY_MESSAGES)),
+        Ok(message) if !within => {
+            if let ClientMessage::Command { .. } = message {
+                COMMANDS.of(CommandResult::RateLimited).increment();
+            }
+            refuse(message.id(), &limited(TOO_MANY_MESSAGES));
+        }
         Ok(ClientMessage::Command { id, command }) => attachment.command(id, command),
         Ok(ClientMessage::Ping { id }) => attachment.reply(&ServerMessage::Pong { id }),
         Ok(ClientMessage::Chat { text, .. }) if may_chat() => attachment.chat(&text),
         Ok(ClientMessage::Chat { id, .. }) => refuse(id, &limited("too many lines of chat")),
     }
     Ok(())
+}
+
+fn kind(message: Option<&ClientMessage<'_>>) -> Received {
+    match message {
+        Some(ClientMessage::Command { .. }) => Received::Command,
+        Some(ClientMessage::Chat { .. }) => Received::Chat,
+        Some(ClientMessage::Ping { .. }) => Received::Ping,
+        None => Received::Malformed,
+    }
 }
 
 const TOO_MANY_MESSAGES: &str = "more messages than this game takes: send it again in a second";

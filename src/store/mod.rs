@@ -13,12 +13,14 @@ pub mod transfer;
 pub use pipeline::Pipeline;
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::games::{Outcome, Seat};
 use crate::ids::{MatchId, NodeId, SessionId, TicketId, Timestamp, UserId};
+use crate::telemetry::figures::{STORE_ERRORS, STORE_TIME, StoreFailure};
 
 /// Why the store did not do as it was asked. Nothing was changed.
 #[derive(Clone, Debug, Error)]
@@ -35,6 +37,17 @@ pub enum StoreError {
     /// What was read can't be: another program wrote it, or the file is damaged.
     #[error("it holds what it should not: {0}")]
     Corrupt(String),
+}
+
+impl StoreError {
+    fn kind(&self) -> StoreFailure {
+        match self {
+            Self::Unavailable(_) => StoreFailure::Unavailable,
+            Self::Busy => StoreFailure::Busy,
+            Self::Conflict(_) => StoreFailure::Conflict,
+            Self::Corrupt(_) => StoreFailure::Corrupt,
+        }
+    }
 }
 
 /// An account.
@@ -391,7 +404,26 @@ pub enum Store {
     Postgres(postgres::Postgres),
 }
 
+/// Connections to a server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Connections {
+    /// That nobody uses.
+    pub idle: usize,
+    /// That somebody uses.
+    pub used: usize,
+    /// Calls that wait for one.
+    pub waiting: usize,
+}
+
 impl Store {
+    /// Connections to the server, if there is one.
+    pub fn connections(&self) -> Option<Connections> {
+        match self {
+            Self::Sqlite(_) => None,
+            Self::Postgres(store) => Some(store.connections()),
+        }
+    }
+
     /// Finishes what waits; calls that come later may fail. Blocks.
     pub fn close(&self) {
         match self {
@@ -408,10 +440,13 @@ macro_rules! calls {
         impl Store {
             $($(#[$doc])*
             pub async fn $name(&self, $($argument: $type),*) -> Result<$result, StoreError> {
-                match self {
+                let began = Instant::now();
+                let result = match self {
                     Self::Sqlite(store) => store.$name($($argument),*).await,
                     Self::Postgres(store) => store.$name($($argument),*).await,
-                }
+                };
+                STORE_TIME.took(began.elapsed());
+                result.inspect_err(|error| STORE_ERRORS.of(error.kind()).increment())
             })*
         }
     };

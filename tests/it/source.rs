@@ -23,6 +23,7 @@ const ROOMS: &[&str] = &[
     "web",
     "tls",
     "vital",
+    "telemetry",
     "platform",
     "ids",
 ];

@@ -14,6 +14,7 @@ use crate::http::server::{Connection, Request, Response};
 use crate::http::{Client, Http, empty, json};
 use crate::ids::{Timestamp, UserId};
 use crate::store::UserRecord;
+use crate::telemetry::figures::{SIGN_INS, SIGN_UPS, SignIn};
 use crate::users::{Profile, SignedIn, UserError};
 
 /// An account as all may see it.
@@ -47,7 +48,8 @@ impl<'a> From<&'a UserRecord> for User<'a> {
     }
 }
 
-fn session(signed_in: &SignedIn) -> Response {
+fn session(by: SignIn, signed_in: &SignedIn) -> Response {
+    SIGN_INS.of(by).increment();
     let body = Session {
         access_token: &signed_in.access_token,
         token_type: "Bearer",
@@ -73,6 +75,7 @@ pub(super) async fn register(
     fields.end()?;
     http.limits.accounts(client).await?;
     let user = http.users.register(profile).await?;
+    SIGN_UPS.increment();
     let mut response = json(StatusCode::CREATED, &User::from(&user));
     let location = HeaderValue::try_from(format!("/v1/users/{}", user.id));
     response.headers_mut().extend(location.ok().map(|location| (LOCATION, location)));
@@ -95,7 +98,7 @@ pub(super) async fn sign_in(http: &Http, request: Request) -> Result<Response, R
     if !matches!(signed_in, Err(UserError::WrongCredentials)) {
         http.limits.forgive(attempt).await;
     }
-    Ok(session(&signed_in?))
+    Ok(session(SignIn::Password, &signed_in?))
 }
 
 pub(super) async fn sign_in_as_guest(
@@ -108,7 +111,7 @@ pub(super) async fn sign_in_as_guest(
     let display_name = fields.text("display_name");
     fields.end()?;
     http.limits.accounts(client).await?;
-    Ok(session(&http.users.guest(display_name).await?))
+    Ok(session(SignIn::Guest, &http.users.guest(display_name).await?))
 }
 
 pub(super) async fn refresh(http: &Http, request: Request) -> Result<Response, Refusal> {
@@ -117,7 +120,7 @@ pub(super) async fn refresh(http: &Http, request: Request) -> Result<Response, R
     fields.end()?;
     let users = Arc::clone(&http.users);
     let refreshed = to_the_end(async move { users.refresh(&refresh_token).await }).await?;
-    Ok(session(&refreshed?))
+    Ok(session(SignIn::Refresh, &refreshed?))
 }
 
 pub(super) async fn sign_out(http: &Http, request: &Request) -> Result<Response, Refusal> {

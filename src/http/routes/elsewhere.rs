@@ -18,6 +18,7 @@ use crate::http::server::{Connection, Request, Response, begun};
 use crate::http::{Client, Http, PassedOn, X_NODE, X_REQUEST_ID};
 use crate::session::splice;
 use crate::store::NodeRecord;
+use crate::telemetry::figures::{FORWARDS, Forwarded, SOCKETS_FORWARDED};
 
 /// Longest answer that is passed on: a page of the largest events.
 const ANSWER_BYTES_MAX: usize = 16 * 1024 * 1024;
@@ -54,6 +55,7 @@ pub(super) async fn pass_on(
     }
     request.headers_mut().remove(CONNECTION);
     let answer = forward::request(node, request).await.map_err(|error| away(&error))?;
+    FORWARDS.of(Forwarded::Request).increment();
     collected(answer).await
 }
 
@@ -80,10 +82,12 @@ async fn pass_on_socket(
     if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
         return collected(answer).await;
     }
+    FORWARDS.of(Forwarded::Socket).increment();
     let owner = hyper::upgrade::on(&mut answer);
     let (connection, mut draining) = (Arc::clone(connection), http.draining.subscribe());
     let (cluster, owner_id) = (Arc::clone(&http.cluster), node.id);
     tokio::spawn(async move {
+        let _forwarded = SOCKETS_FORWARDED.hold();
         if let (Ok(client), Ok(owner)) = (client.await, owner.await)
             && let (Some(client), Some(owner)) = (below(client), below(owner))
         {
@@ -110,6 +114,7 @@ fn without_ticket(uri: &Uri) -> Option<Uri> {
 }
 
 fn away(error: &forward::ForwardError) -> Refusal {
+    FORWARDS.of(Forwarded::Failed).increment();
     tracing::warn!(%error, "a request could not be passed on");
     Refusal::unavailable("the node that plays the match does not answer: try again")
 }

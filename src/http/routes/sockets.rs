@@ -1,7 +1,6 @@
 //! The upgrade to a WebSocket: everything that can be refused is, before it.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::SystemTime;
 
 use bytes::Bytes;
@@ -27,6 +26,7 @@ use crate::ids::MatchId;
 use crate::matches::{Attachment, Caller, Outbox};
 use crate::protocol::Codec;
 use crate::session;
+use crate::telemetry::trace;
 use crate::tls::Stream;
 use crate::users::TICKET_SECONDS;
 
@@ -154,6 +154,7 @@ async fn connect(
     wish: Wish,
     connection: &Arc<Connection>,
 ) -> Result<Response, Refusal> {
+    let _span = trace::waiting_span("upgrade");
     let outbox = Outbox::new(wish.codec, http.registry.clock.now());
     let caller = Caller { user: wish.claims.user, session: wish.claims.session };
     let attachment = http.registry.attach(id, caller, &outbox, wish.after).await?;
@@ -189,9 +190,7 @@ async fn serve(
     attachment: Attachment,
     outbox: Arc<Outbox>,
 ) {
-    http.sockets.fetch_add(1, Ordering::Relaxed);
     let clock = Arc::clone(&http.registry.clock);
     session::run(stream, early, attachment, outbox, clock, http.rates).await;
-    http.sockets.fetch_sub(1, Ordering::Relaxed);
     drop(connection);
 }

@@ -32,7 +32,7 @@ use tokio_postgres::Row;
 use tokio_postgres::types::{ToSql, Type};
 
 use self::dedicated::Dedicated;
-use super::StoreError;
+use super::{Connections, StoreError};
 
 /// How long a connection may take to be made.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -102,6 +102,13 @@ impl Postgres {
     /// Those who wait for what nodes tell each other.
     pub fn notices(&self) -> &Arc<Notices> {
         &self.dedicated.notices
+    }
+
+    /// Connections, and who waits for one.
+    pub(super) fn connections(&self) -> Connections {
+        let status = self.pool.status();
+        let (idle, waiting) = (status.available, status.waiting);
+        Connections { idle, used: status.size.saturating_sub(idle), waiting }
     }
 
     /// Whether it takes changes, for readiness.

@@ -17,6 +17,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags};
 use tokio::sync::oneshot;
 
 use super::StoreError;
+use crate::telemetry::work;
 use crate::vital::Vital;
 
 /// Calls that may wait for the store; more are refused as [`StoreError::Busy`].
@@ -176,9 +177,11 @@ fn migrate(db: &mut Connection) -> Result<(), StoreError> {
 fn write_loop(db: &Connection, queue: &Receiver<WriteJob>) {
     let _vital = Vital("the store's writer");
     while let Ok(first) = queue.recv() {
+        let mut working = work::SQLITE.works();
         let jobs = std::iter::once(first).chain(queue.try_iter()).take(TRANSACTION_JOBS_MAX);
         let begun = db.execute_batch("BEGIN IMMEDIATE");
         let finishes: Vec<Finish> = jobs.map(|job| job(db)).collect();
+        working.span.amount(finishes.len());
         let committed = begun.and_then(|()| db.execute_batch("COMMIT")).map_err(StoreError::from);
         if committed.is_err() && !db.is_autocommit() {
             let _ = db.execute_batch("ROLLBACK");
