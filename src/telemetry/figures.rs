@@ -211,6 +211,11 @@ figures! {
     Counters<CommandResult, 5>, COMMANDS = Counters::new("gameserver_commands_total",
         "Commands of players by what became of them.");
 
+    Observed, TICKETS_SEARCHING = Observed::new(GAUGE, "gameserver_tickets_searching", &[],
+        "Tickets that wait for others, in the whole store, as this node saw it last.");
+    Histogram, MATCHMAKING_WAIT = Histogram::of_times("gameserver_matchmaking_wait_seconds",
+        "How long tickets waited that this node brought together.");
+
     Observed, LOG_WAITING = Observed::new(GAUGE, "gameserver_log_changes_waiting", &[],
         "Changes of matches that wait for the store; 16,384 at most, then commands are refused.");
     Histogram, COMMIT_TIME = Histogram::of_times("gameserver_commit_duration_seconds",

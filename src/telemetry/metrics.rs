@@ -12,8 +12,8 @@ use std::time::Duration;
 
 /// Bounds of the buckets of times, in microseconds.
 const TIME_BOUNDS: [u64; 14] = [
-    100, 250, 500, 1000, 2500, 5000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000,
-    5_000_000,
+    100, 250, 500, 1000, 2500, 5000, 10_000, 25_000, 50_000, 100_000, 250_000, 1_000_000,
+    5_000_000, 30_000_000,
 ];
 /// Bounds of the buckets of sizes.
 const SIZE_BOUNDS: [u64; 14] = [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192];
@@ -382,6 +382,12 @@ impl Observed {
     /// The only value.
     pub fn set(&self, value: f64) {
         self.set_all([(&[] as &[&str], value)]);
+    }
+
+    /// The only value, a number of things.
+    #[expect(clippy::cast_precision_loss, reason = "that precise it is up to 2^53")]
+    pub fn set_count(&self, count: usize) {
+        self.set(count as f64);
     }
 
     /// All values together, as they were at the last look.

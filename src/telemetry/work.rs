@@ -34,8 +34,11 @@ pub static LEASE: Background = Background::new("lease of the node", "renewal");
 /// Writes to the SQLite file.
 pub static SQLITE: Background = Background::new("writer of the SQLite file", "transaction");
 
+/// Brings players together.
+pub static MATCHMAKER: Background = Background::new("matchmaker", "round");
+
 /// All of them.
-pub static ALL: [&Background; 4] = [&LOG, &UPKEEP, &LEASE, &SQLITE];
+pub static ALL: [&Background; 5] = [&LOG, &UPKEEP, &LEASE, &SQLITE, &MATCHMAKER];
 
 impl Background {
     const fn new(name: &'static str, work: &'static str) -> Self {

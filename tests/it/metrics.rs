@@ -196,3 +196,20 @@ fn a_socket_that_was_refused_was_none() {
     let series = "gameserver_http_requests_total{method=\"GET\",route=\"/v1/play/{game}/socket\",status=\"4xx\"}";
     assert_eq!(value::<u64>(&text, series), 1);
 }
+
+#[test]
+fn the_wait_for_others_is_timed() {
+    let server = Server::start();
+    let wish = json!({"game": "tictactoe"});
+    let users = [server.guest(), server.guest()];
+    let tickets = users.each_ref().map(|user| server.post(user, "/v1/tickets", &wish).expect(201));
+    let path = format!("/v1/tickets/{}?wait=20", tickets[0]["id"].as_str().unwrap());
+    assert_eq!(server.get(&users[0], &path).expect(200)["state"], "matched");
+    until("both are counted", || {
+        let text = scrape(&server);
+        let waited: u64 = value(&text, "gameserver_matchmaking_wait_seconds_count");
+        (waited == 2).then_some(())
+    });
+    let seconds: f64 = value(&scrape(&server), "gameserver_matchmaking_wait_seconds_sum");
+    assert!((0.0..60.0).contains(&seconds), "{seconds}");
+}

@@ -21,7 +21,7 @@ pub use groups::form;
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use serde_json::{Map, Value};
 use thiserror::Error;
@@ -34,6 +34,8 @@ use crate::games::{Mode, PLAYERS};
 use crate::ids::{MatchId, NodeId, TicketId, Timestamp, UserId};
 use crate::store::postgres::Notice;
 use crate::store::{NewTicket, Store, StoreError, TicketRecord, TicketState, Visibility};
+use crate::telemetry::figures::{MATCHMAKING_WAIT, TICKETS_SEARCHING};
+use crate::telemetry::work;
 use crate::vital::Vital;
 
 /// Tickets that may search at a time, on all nodes; more are refused.
@@ -213,9 +215,11 @@ impl Matchmaker {
         loop {
             let _ = timeout(LOOK_INTERVAL, self.awake.notified()).await;
             let began = Instant::now();
+            let working = work::MATCHMAKER.works();
             if let Err(error) = self.round(&mut rounds).await {
                 tracing::warn!(%error, "tickets can't be matched");
             }
+            drop(working);
             tokio::time::sleep(began.elapsed().clamp(PAUSE, LOOK_INTERVAL)).await;
         }
     }
@@ -227,6 +231,7 @@ impl Matchmaker {
         }
         let (node, now) = (self.cluster.node(), Timestamp::now());
         let mut searching = self.store.searching_tickets(SEARCHING_MAX).await?;
+        TICKETS_SEARCHING.set_count(searching.len());
         // Whoever waits here for one of those that search no more may not have been told.
         let ids = searching.iter().map(|ticket| ticket.id).collect();
         let before = std::mem::replace(&mut rounds.searching, ids);
@@ -266,14 +271,24 @@ impl Matchmaker {
         let mut under_way = Vec::new();
         for (id, group) in groups {
             match self.make(*id, group, node) {
-                Ok(committed) => under_way.push(committed),
+                Ok(committed) => under_way.push((committed, group)),
                 Err(error) => tracing::warn!(%error, "a match of tickets could not be made"),
             }
         }
-        for committed in under_way {
+        for (committed, group) in under_way {
             // An error: it was given up. Whether it is there, the store knows.
-            let _ = committed.await;
+            if committed.await.is_ok() {
+                for ticket in group {
+                    MATCHMAKING_WAIT.took(self.waited(ticket));
+                }
+            }
         }
+    }
+
+    /// How long a ticket has been there.
+    fn waited(&self, ticket: &TicketRecord) -> Duration {
+        let since = SystemTime::from(ticket.expires_at.minus(self.lifetime));
+        SystemTime::now().duration_since(since).unwrap_or_default()
     }
 
     fn make(
