@@ -41,10 +41,19 @@ impl Symbols {
         &self.mappings
     }
 
+    /// What holds the code at an address.
+    pub(super) fn mapping(&self, address: usize) -> Option<&Mapping> {
+        self.place(address).map(|place| &self.mappings[place])
+    }
+
+    fn place(&self, address: usize) -> Option<usize> {
+        let within = |mapping: &Mapping| (mapping.start..mapping.end).contains(&address);
+        self.mappings.iter().position(within)
+    }
+
     /// The function that an address is in.
     pub fn name(&self, address: usize) -> Option<String> {
-        let within = |mapping: &Mapping| (mapping.start..mapping.end).contains(&address);
-        let place = self.mappings.iter().position(within)?;
+        let place = self.place(address)?;
         let mapping = &self.mappings[place];
         let table = self.tables[place].get_or_init(|| Table::read(&mapping.path).ok());
         let offset = (address - mapping.start) as u64 + mapping.offset;

@@ -24,6 +24,8 @@ const WORDS_MAX: usize = 4 * 1024 * 1024;
 const THREADS_MAX: usize = 1024;
 /// How long threads may take to say what they do.
 const ANSWER_TIMEOUT: Duration = Duration::from_millis(100);
+/// Words at the top of a stack in which a saved frame pointer is looked for.
+const SCANNED_WORDS: usize = 64;
 /// Bits of a record's first word that hold the number of frames; the thread's number is above.
 const DEPTH_BITS: u32 = 16;
 
@@ -35,6 +37,10 @@ static USED: AtomicUsize = AtomicUsize::new(0);
 static HANDLERS: AtomicUsize = AtomicUsize::new(0);
 /// Whether somebody records.
 static TAKEN: AtomicBool = AtomicBool::new(false);
+
+/// Where this program's own code begins and ends.
+static CODE_START: AtomicUsize = AtomicUsize::new(0);
+static CODE_END: AtomicUsize = AtomicUsize::new(0);
 
 thread_local! {
     /// The first address behind the thread's stack; 0 while it is not known.
@@ -103,6 +109,24 @@ fn walk(mut frame: usize, stack_pointer: usize, top: usize, callers: &mut [usize
     depth
 }
 
+/// The frame of a caller, where a function without one has the frame pointer for something else, as
+/// system calls of musl do: such a function saves it near the top of the stack. What is saved there
+/// points to a frame whose return address is in this program.
+fn saved_frame(stack_pointer: usize, top: usize) -> Option<usize> {
+    let code = CODE_START.load(Ordering::Relaxed)..CODE_END.load(Ordering::Relaxed);
+    let word = |address: usize| {
+        let whole = address.is_multiple_of(align_of::<usize>())
+            && (stack_pointer..top.saturating_sub(size_of::<usize>())).contains(&address);
+        // SAFETY: it is aligned, and within the used part of this thread's stack.
+        whole.then(|| unsafe { *(address as *const usize) })
+    };
+    let places = (0..SCANNED_WORDS).map(|n| stack_pointer + n * size_of::<usize>());
+    places.filter_map(|place| Some((place, word(place)?))).find_map(|(place, frame)| {
+        let return_address = word(frame.checked_add(size_of::<usize>())?)?;
+        (frame > place && code.contains(&code_address(return_address))).then_some(frame)
+    })
+}
+
 /// Without the signature that aarch64 may keep in its upper bits.
 fn code_address(address: usize) -> usize {
     const ADDRESS_BITS: u32 = 48;
@@ -128,7 +152,13 @@ extern "C" fn on_signal(_: c_int, _: *mut libc::siginfo_t, context: *mut c_void)
         // SAFETY: the kernel gives a handler with SA_SIGINFO such a context.
         let [counter, frame, stack_pointer] = registers(unsafe { &*context.cast() });
         let mut stack = [counter; DEPTH_MAX];
-        let depth = 1 + walk(frame, stack_pointer, STACK_TOP.get(), &mut stack[1..]);
+        let top = STACK_TOP.get();
+        let mut depth = 1 + walk(frame, stack_pointer, top, &mut stack[1..]);
+        if depth == 1
+            && let Some(frame) = saved_frame(stack_pointer, top)
+        {
+            depth += walk(frame, stack_pointer, top, &mut stack[1..]);
+        }
         let at = USED.fetch_add(1 + depth, Ordering::Relaxed);
         if at + 1 + depth <= WORDS_MAX {
             // SAFETY: there are so many words, and nobody else has these; they stay until no
@@ -167,6 +197,11 @@ impl Recorder {
         };
         if installed != 0 {
             return Err(NoProfile::Refused);
+        }
+        let here = on_signal as *const () as usize;
+        if let Some(code) = Symbols::load().mapping(here) {
+            CODE_START.store(code.start, Ordering::Relaxed);
+            CODE_END.store(code.end, Ordering::Relaxed);
         }
         USED.store(0, Ordering::SeqCst);
         WORDS.store(recorder.0.as_ptr().cast_mut(), Ordering::SeqCst);
@@ -382,5 +417,8 @@ mod tests {
         ring[0] = ring.as_ptr() as usize;
         assert_eq!(walk(ring[0], ring[0].min(here), top, &mut callers), 1, "it never ends");
         assert!(own_stack().len() > 3, "a test is called by something");
+        for (stack_pointer, top) in [(here, here), (here, here + 8), (top - 64, top), (top, top)] {
+            assert_eq!(saved_frame(stack_pointer, top), None);
+        }
     }
 }
