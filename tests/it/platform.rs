@@ -56,8 +56,9 @@ fn the_figures_of_the_process_are_told() {
     assert!(value("process_cpu_seconds_total") > 0.0);
     assert!(value("process_open_fds") > 2.0);
     assert!(value("process_max_fds") >= value("process_open_fds"));
-    let (allocated, resident) =
-        (value("gameserver_allocated_bytes"), value("process_resident_memory_bytes"));
+    let allocator =
+        |state: &str| value(&format!("gameserver_allocator_bytes{{state=\"{state}\"}}"));
+    let (allocated, resident) = (allocator("allocated"), value("process_resident_memory_bytes"));
     assert!(allocated > 0.0 && allocated < resident, "{allocated} of {resident}");
-    assert!(value("gameserver_allocator_bytes") >= allocated);
+    assert!(allocator("resident") >= allocated);
 }

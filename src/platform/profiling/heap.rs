@@ -60,9 +60,11 @@ thread_local! {
     };
 }
 
+// Not inlined: all that is ever dropped frees something, and half a megabyte of copies costs more than
+// a call.
 // SAFETY: all is done by the allocator within; what it gives is passed on as it is.
 unsafe impl<A: GlobalAlloc> GlobalAlloc for Sampled<A> {
-    #[inline]
+    #[inline(never)]
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         // SAFETY: the caller keeps the same contract.
         let pointer = unsafe { self.0.alloc(layout) };
@@ -70,7 +72,7 @@ unsafe impl<A: GlobalAlloc> GlobalAlloc for Sampled<A> {
         pointer
     }
 
-    #[inline]
+    #[inline(never)]
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
         // SAFETY: the caller keeps the same contract.
         let pointer = unsafe { self.0.alloc_zeroed(layout) };
@@ -78,7 +80,7 @@ unsafe impl<A: GlobalAlloc> GlobalAlloc for Sampled<A> {
         pointer
     }
 
-    #[inline]
+    #[inline(never)]
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
         // Before the address can be another's.
         freed(pointer);
@@ -86,7 +88,7 @@ unsafe impl<A: GlobalAlloc> GlobalAlloc for Sampled<A> {
         unsafe { self.0.dealloc(pointer, layout) };
     }
 
-    #[inline]
+    #[inline(never)]
     unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
         freed(pointer);
         // SAFETY: the caller keeps the same contract.
