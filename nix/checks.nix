@@ -92,6 +92,8 @@ in
         postgresql
         pkgs.openssl
         pkgs.pgbouncer
+        pkgs.go
+        pkgs.prometheus.cli
       ];
       __darwinAllowLocalNetworking = true;
     }

@@ -15,6 +15,7 @@ let
   source = lib.fileset.toSource {
     root = ../.;
     fileset = lib.fileset.unions [
+      ../.cargo
       ../Cargo.toml
       ../Cargo.lock
       ../build.rs

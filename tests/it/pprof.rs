@@ -25,6 +25,9 @@ fn top(server: &Server, page: &str, options: &[&str]) -> String {
         .args(options)
         .arg(&url)
         .env("PPROF_TMPDIR", directory.path())
+        // Newer versions build the tool when it is first used; nothing is downloaded.
+        .env("GOCACHE", concat!(env!("CARGO_TARGET_TMPDIR"), "/go"))
+        .env("GOTOOLCHAIN", "local")
         .stdin(Stdio::null())
         .output()
         .expect("go (Debian: golang-go) is installed");
