@@ -51,3 +51,14 @@ lint:
 # Loads a server that runs, and says what that costs: just load --server-pid PID
 load *ARGS:
     cargo run --release --example load -- {{ARGS}}
+
+# The operator on a real node, from nothing to gone. Wants root; KUBE names the scripts that start a node.
+e2e:
+    deploy/build-static.sh x86_64-unknown-linux-musl build --release --locked --bin gameserver
+    deploy/build-static.sh x86_64-unknown-linux-musl build --profile operator --locked --no-default-features --features operator --bin gameserver-operator
+    tests/operator/e2e/run.sh target/x86_64-unknown-linux-musl/release/gameserver target/x86_64-unknown-linux-musl/operator/gameserver-operator
+
+# A thousand Gameservers on an API server: how long they take, what the operator weighs.
+operator-bench:
+    deploy/build-static.sh x86_64-unknown-linux-musl build --profile operator --locked --no-default-features --features operator --bin gameserver-operator
+    TEST_OPERATOR=target/x86_64-unknown-linux-musl/operator/gameserver-operator cargo test --locked --no-default-features --features operator --test operator -- --ignored --nocapture thousand

@@ -82,7 +82,7 @@ remap() { # FROM TO
     flags="$flags --remap-path-prefix=$1=$2"
     c_flags="${c_flags:-} -ffile-prefix-map=$1=$2"
 }
-# What crates.io's folder is called depends on where it is mirrored.
+# What the folder of Cargo's registry is called depends on where it is mirrored.
 cargo fetch --quiet --locked
 for folder in "${CARGO_HOME:-$HOME/.cargo}"/registry/src/*; do
     remap "$folder" /crates

@@ -26,6 +26,8 @@
 //! | [`platform`] | what differs between operating systems |
 //! | [`ids`] | ids and times |
 //!
+//! The Kubernetes operator (`operator`) is a program of its own: neither links the other.
+//!
 //! # The way of one message
 //! accept → upgrade, token checked before 101 → [`session`] reads a frame → rate → [`protocol`]
 //! decodes → the match, under its lock → the game's pure rules → events → the durable log (group
@@ -42,27 +44,46 @@
 //!
 //! `tests/it/source.rs` checks what of this can be read from the source.
 
-#![cfg(feature = "server")]
-
 #[cfg(all(feature = "unfenced", not(debug_assertions)))]
 compile_error!("a server built with the feature `unfenced` loses moves: it is for a test alone");
 
+#[cfg(feature = "server")]
 pub mod auth;
+#[cfg(feature = "server")]
 pub mod cli;
+#[cfg(feature = "server")]
 pub mod cluster;
+#[cfg(feature = "server")]
 pub mod config;
+#[cfg(feature = "server")]
 pub mod games;
+#[cfg(feature = "server")]
 pub mod http;
+#[cfg(feature = "server")]
 pub mod ids;
+#[cfg(feature = "server")]
 pub mod matches;
+#[cfg(feature = "server")]
 pub mod observability;
+#[cfg(feature = "operator")]
+pub mod operator;
+#[cfg(feature = "server")]
 pub mod platform;
+#[cfg(feature = "server")]
 pub mod protocol;
+#[cfg(feature = "server")]
 pub mod serve;
+#[cfg(feature = "server")]
 pub mod session;
+#[cfg(feature = "server")]
 pub mod store;
+#[cfg(feature = "server")]
 pub mod telemetry;
+#[cfg(feature = "server")]
 pub mod tls;
+#[cfg(feature = "server")]
 pub mod users;
+#[cfg(feature = "server")]
 pub mod vital;
+#[cfg(feature = "server")]
 pub mod web;

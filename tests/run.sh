@@ -14,6 +14,7 @@ need npm npm
 need openssl openssl
 need go golang-go
 need promtool prometheus
+need kubectl kubernetes-client
 [ -d /usr/lib/postgresql ] || need pg_ctl postgresql
 [ -x /usr/sbin/pgbouncer ] || need pgbouncer pgbouncer
 install_missing
@@ -25,7 +26,7 @@ fi
 say "format and lints"
 cargo fmt --check
 cargo clippy --locked --all-targets -- --deny warnings
-cargo clippy --locked --no-default-features --features operator --bin gameserver-operator -- --deny warnings
+cargo clippy --locked --no-default-features --features operator --all-targets -- --deny warnings
 
 say "Rust's tests"
 cargo test --locked
@@ -35,6 +36,9 @@ cargo test --locked --features unfenced --test chaos -- chaos_without
 
 say "the same over PostgreSQL"
 TEST_STORE=postgres cargo test --locked --test it
+
+say "the operator, on an API server of Kubernetes if there is one"
+cargo test --locked --no-default-features --features operator
 
 say "a browser plays"
 (cd tests/browser && npm ci --no-audit --no-fund --loglevel=error)

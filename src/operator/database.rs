@@ -1,0 +1,262 @@
+//! The database before the pods: its address, its keys, the restore and the migration.
+
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::{Pod as ApiPod, PodStatus, Secret};
+use k8s_openapi::jiff::Timestamp;
+use kube::api::DynamicObject;
+use serde_json::Value;
+
+use super::cluster::{Applied, Cluster, ClusterError};
+use super::crd::Gameserver;
+use super::desired::{self, Desired, Keyed, Names, PASSWORD_KEY, PEM_KEY, Seen, URL_KEY};
+use super::keys::{new_key_pem, new_password};
+use super::pods;
+use super::reconcile::key_of;
+use super::status::Why;
+
+/// After which a Job that failed is made again.
+const JOB_RETRY: Duration = Duration::from_secs(30);
+
+/// The database's state.
+#[derive(Debug)]
+pub struct Database {
+    /// Whether pods of the newest revision may start.
+    pub may_start: bool,
+    /// Whether it can be played on.
+    pub ready: Result<(), Why>,
+}
+
+impl Database {
+    /// Nothing was heard of it.
+    pub fn unknown() -> Self {
+        Self::waiting(Why::new("Unknown", "see Degraded"))
+    }
+
+    fn waiting(why: Why) -> Self {
+        Self { may_start: false, ready: Err(why) }
+    }
+}
+
+enum Job {
+    Running,
+    Done,
+    /// It does not start.
+    Stuck(String),
+    Failed(String),
+}
+
+/// What objects depend on: secrets, made if they are to be, and plugins. With it what is wrong.
+pub async fn observe(
+    cluster: &Cluster,
+    object: &Gameserver,
+) -> Result<(Seen, Option<Why>), ClusterError> {
+    let (namespace, name) = key_of(&object.metadata);
+    let (mut seen, mut trouble, names) = (Seen::default(), None, Names(&name));
+    let (url_in, url_key) = match &object.spec.database.external {
+        Some(external) => (external.secret_ref.name.clone(), external.secret_ref.key.clone()),
+        None => (names.database(), URL_KEY.to_owned()),
+    };
+    let secret = secret(cluster, &namespace, &url_in).await?;
+    seen.database_url = keyed(secret.as_ref(), &url_in, &url_key);
+    if object.spec.database.managed.is_some() {
+        let password = secret.as_ref().and_then(|secret| text(secret, PASSWORD_KEY));
+        seen.database_password = Some(password.unwrap_or_else(new_password));
+        let service = cluster.find(&namespace, "Service", &names.database()).await?;
+        let ip = service.as_ref().and_then(|live| live.data["spec"]["clusterIP"].as_str());
+        seen.database_ip = ip.map(str::to_owned);
+    }
+    match keys(cluster, object).await? {
+        Ok(keys) => seen.keys = Some(keys),
+        Err(why) => trouble = Some(why),
+    }
+    for game in &object.spec.games {
+        let Some(wasm) = &game.wasm else { continue };
+        match plugin(cluster, &namespace, wasm).await? {
+            Ok(Some(digest)) => {
+                seen.plugins.insert(game.name.clone(), digest);
+            }
+            Ok(None) => {}
+            Err(why) => trouble = Some(why),
+        }
+    }
+    Ok((seen, trouble))
+}
+
+/// Restores and migrates, each before what needs it. `server` is the managed database, `unready` what
+/// pods say that keeps them from being ready.
+pub async fn prepare(
+    cluster: &Cluster,
+    object: &Gameserver,
+    seen: &Seen,
+    server: Option<&DynamicObject>,
+    unready: Option<String>,
+) -> Result<Database, ClusterError> {
+    let Some(url) = &seen.database_url else { return Ok(Database::waiting(no_address(object))) };
+    if object.spec.database.managed.is_some() {
+        let ready = server.and_then(|live| live.data["status"]["readyReplicas"].as_i64());
+        if ready.unwrap_or(0) == 0 {
+            let name = Names(desired::name(object)).database();
+            let message = format!("StatefulSet {name} has no ready pod: see its events");
+            return Ok(Database::waiting(Why::new("NotReady", message)));
+        }
+    }
+    let rolled_out = object.status.as_ref().is_some_and(|old| old.current_revision.is_some());
+    let restore = desired::restore(object, url).filter(|_| !rolled_out);
+    let steps = [("Restore", restore), ("Migration", Some(desired::migration(object, url)))];
+    for (what, job) in steps {
+        let Some(job) = job else { continue };
+        let name = job["metadata"]["name"].as_str().unwrap_or_default();
+        let (failed, running) = match what {
+            "Restore" => ("RestoreFailed", "Restoring"),
+            _ => ("MigrationFailed", "Migrating"),
+        };
+        match run(cluster, object, &job).await? {
+            Job::Done => {}
+            Job::Running => {
+                return Ok(Database::waiting(Why::new(running, format!("Job {name} runs"))));
+            }
+            Job::Stuck(why) => {
+                let advice = "set spec.image to one that starts";
+                let message = format!("Job {name} does not start: {why}; {advice}");
+                return Ok(Database::waiting(Why::new(failed, message)));
+            }
+            Job::Failed(said) => {
+                let message = format!("Job {name} failed and is run again: {said}");
+                return Ok(Database::waiting(Why::new(failed, message)));
+            }
+        }
+    }
+    let ready = match unready {
+        Some(said) => Err(Why::new("Unreachable", format!("no pod is ready: {said}"))),
+        None => Ok(()),
+    };
+    Ok(Database { may_start: true, ready })
+}
+
+fn no_address(object: &Gameserver) -> Why {
+    match &object.spec.database.external {
+        Some(external) => {
+            let (name, key) = (&external.secret_ref.name, &external.secret_ref.key);
+            let message = format!("make Secret {name} with key {key}: postgres://…");
+            Why::new("SecretMissing", message)
+        }
+        None => Why::new("Creating", "its Service has no address yet"),
+    }
+}
+
+/// Sees to it that a Job runs once to its end; one that failed is made anew after a while.
+async fn run(cluster: &Cluster, object: &Gameserver, job: &Value) -> Result<Job, ClusterError> {
+    let (namespace, _) = key_of(&object.metadata);
+    let name = job["metadata"]["name"].as_str().unwrap_or_default();
+    let Some(live) = cluster.find(&namespace, "Job", name).await? else {
+        cluster.apply(object, &Desired::Present(job.clone())).await?;
+        return Ok(Job::Running);
+    };
+    let conditions = live.data["status"]["conditions"].as_array();
+    let has = |type_: &str| {
+        conditions
+            .into_iter()
+            .flatten()
+            .find(|condition| condition["type"] == type_ && condition["status"] == "True")
+    };
+    if has("Complete").is_some() {
+        return Ok(Job::Done);
+    }
+    let pods = pods_of(cluster, &namespace, name).await?;
+    let Some(failed) = has("Failed") else {
+        // An image that can't be had shows here first: nothing of it has run yet.
+        let stuck = pods.iter().find_map(pods::trouble);
+        return Ok(stuck.map_or(Job::Running, Job::Stuck));
+    };
+    let since = failed["lastTransitionTime"].as_str().and_then(|at| at.parse::<Timestamp>().ok());
+    let age = since.map(|since| Timestamp::now().duration_since(since));
+    let said = last_words(pods).unwrap_or_else(|| format!("see `kubectl logs job/{name}`"));
+    if age.and_then(|age| Duration::try_from(age).ok()).is_none_or(|age| age >= JOB_RETRY) {
+        cluster.delete(&namespace, "Job", &live.metadata).await?;
+    }
+    Ok(Job::Failed(said))
+}
+
+async fn pods_of(
+    cluster: &Cluster,
+    namespace: &str,
+    job: &str,
+) -> Result<Vec<PodStatus>, ClusterError> {
+    let pods = cluster.list(namespace, "Pod", &format!("job-name={job}")).await?;
+    Ok(pods.into_iter().filter_map(|pod| pod.try_parse::<ApiPod>().ok()?.status).collect())
+}
+
+/// What the pod of a Job said before it ended.
+fn last_words(pods: Vec<PodStatus>) -> Option<String> {
+    let containers = pods.into_iter().flat_map(|pod| pod.container_statuses.unwrap_or_default());
+    let said = containers.into_iter().find_map(|one| one.state?.terminated?.message)?;
+    said.lines().rfind(|line| !line.trim().is_empty()).map(str::to_owned)
+}
+
+async fn keys(cluster: &Cluster, object: &Gameserver) -> Result<Result<Keyed, Why>, ClusterError> {
+    let (namespace, name) = key_of(&object.metadata);
+    if let Some(given) = &object.spec.auth.keys_secret_ref {
+        let secret = secret(cluster, &namespace, &given.name).await?;
+        return Ok(keyed(secret.as_ref(), &given.name, &given.key).ok_or_else(|| {
+            let (name, key) = (&given.name, &given.key);
+            Why::new("KeysMissing", format!("make Secret {name} with key {key}: keys as PEM"))
+        }));
+    }
+    let own = Names(&name).keys();
+    let kept = secret(cluster, &namespace, &own).await?;
+    if let Some(keys) = keyed(kept.as_ref(), &own, PEM_KEY) {
+        return Ok(Ok(keys));
+    }
+    let pem = new_key_pem();
+    let made = Desired::Present(desired::keys_secret(object, &pem));
+    let made = match cluster.apply(object, &made).await? {
+        Applied::Live(live) => live.try_parse::<Secret>().ok(),
+        Applied::Absent | Applied::Unserved(_) => None,
+    };
+    let lost = || Why::new("KeysMissing", format!("Secret {own} could not be made"));
+    Ok(keyed(made.as_ref(), &own, PEM_KEY).ok_or_else(lost))
+}
+
+async fn plugin(
+    cluster: &Cluster,
+    namespace: &str,
+    wasm: &super::crd::Wasm,
+) -> Result<Result<Option<String>, Why>, ClusterError> {
+    let Some(at) = &wasm.config_map_key_ref else { return Ok(Ok(None)) };
+    let missing = || {
+        let (name, key) = (&at.name, &at.key);
+        Why::new("PluginMissing", format!("make ConfigMap {name} with binaryData {key}"))
+    };
+    let Some(live) = cluster.find(namespace, "ConfigMap", &at.name).await? else {
+        return Ok(Err(missing()));
+    };
+    let code =
+        serde_json::from_value::<k8s_openapi::ByteString>(live.data["binaryData"][&at.key].clone());
+    let Ok(code) = code else { return Ok(Err(missing())) };
+    let digest = desired::hex(&code.0);
+    if wasm.sha256.as_ref().is_some_and(|wanted| *wanted != digest) {
+        let message = format!("ConfigMap {} key {}: SHA-256 is {digest}", at.name, at.key);
+        return Ok(Err(Why::new("PluginDiffers", message)));
+    }
+    Ok(Ok(Some(digest)))
+}
+
+async fn secret(
+    cluster: &Cluster,
+    namespace: &str,
+    name: &str,
+) -> Result<Option<Secret>, ClusterError> {
+    let live = cluster.find(namespace, "Secret", name).await?;
+    Ok(live.and_then(|live| live.try_parse().ok()))
+}
+
+fn text(secret: &Secret, key: &str) -> Option<String> {
+    let value = secret.data.as_ref()?.get(key)?;
+    String::from_utf8(value.0.clone()).ok().filter(|text| !text.is_empty())
+}
+
+fn keyed(secret: Option<&Secret>, name: &str, key: &str) -> Option<Keyed> {
+    let digest = desired::digest_bytes(text(secret?, key)?.as_bytes());
+    Some(Keyed { name: name.to_owned(), key: key.to_owned(), digest })
+}

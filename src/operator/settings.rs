@@ -1,0 +1,47 @@
+//! The server's settings, as far as the operator has to know them.
+//!
+//! The operator links nothing of the server; a test holds these lists against the README's table.
+
+/// Settings that `spec.config` takes.
+pub const CONFIGURABLE: &[&str] = &[
+    "GAMESERVER_ACCESS_TOKEN_SECONDS",
+    "GAMESERVER_ALLOWED_ORIGINS",
+    "GAMESERVER_COMMANDS_PER_SECOND",
+    "GAMESERVER_CONNECTIONS_MAX",
+    "GAMESERVER_DATABASE_CONNECTIONS_MAX",
+    "GAMESERVER_DATABASE_LOCK_SECONDS",
+    "GAMESERVER_DATABASE_PREPARE",
+    "GAMESERVER_DATABASE_STATEMENT_SECONDS",
+    "GAMESERVER_DATABASE_WAIT_SECONDS",
+    "GAMESERVER_GRACE_SECONDS",
+    "GAMESERVER_JWT_ISSUER",
+    "GAMESERVER_LEASE_SECONDS",
+    "GAMESERVER_LOG",
+    "GAMESERVER_LOG_FORMAT",
+    "GAMESERVER_REFRESH_TOKEN_DAYS",
+    "GAMESERVER_RELAY_COMMANDS_PER_SECOND",
+    "GAMESERVER_REQUEST_TIMEOUT_SECONDS",
+];
+
+/// Settings that the operator sets itself, and what to use instead.
+pub const OWN: &[(&str, &str)] = &[
+    ("GAMESERVER_ADMIN_LISTEN", "the operator sets it"),
+    ("GAMESERVER_ADVERTISE", "it is the pod's own address"),
+    ("GAMESERVER_DATABASE_URL", "use spec.database"),
+    ("GAMESERVER_DATA_DIR", "pods keep nothing in files"),
+    ("GAMESERVER_GAMES_DIR", "use spec.games"),
+    ("GAMESERVER_JWT_PRIVATE_KEY", "use spec.auth"),
+    ("GAMESERVER_LISTEN", "use spec.service"),
+    ("GAMESERVER_MIGRATE", "the operator migrates before pods start"),
+    ("GAMESERVER_RELAY_GAMES", "use spec.games"),
+];
+
+/// Why `spec.config` can't have this name.
+pub fn problem(name: &str) -> Option<String> {
+    if CONFIGURABLE.contains(&name) {
+        return None;
+    }
+    let instead = OWN.iter().find(|(own, _)| name.trim_end_matches("_FILE") == *own);
+    let why = instead.map_or("this operator's server has no such setting", |(_, instead)| instead);
+    Some(format!("spec.config has {name}: {why}"))
+}
