@@ -44,10 +44,13 @@ stands() { # NAME IMAGE COUNT: rolled out, and nothing else is left
         [ "$(kubectl get pods -l "app.kubernetes.io/instance=$1,app.kubernetes.io/component=game" -o name | wc -l)" = "$3" ]
 }
 
+images=localhost # where the node has them from
+here() { sed "s#\(image: *\"*\)gameserver#\1$images/gameserver#"; }
+
 "$KUBE/unpack.sh" >/dev/null
 "$KUBE/start-node.sh" >"$RUN.log" 2>&1 || { tail "$RUN.log" >&2; exit 1; }
-for version in 0.1.0 0.1.1; do "$KUBE/load-image.sh" "docker.io/library/gameserver:$version" /gameserver "/gameserver=$gameserver"; done >/dev/null
-"$KUBE/load-image.sh" docker.io/library/gameserver-operator:0.1.0 /gameserver-operator "/gameserver-operator=$operator" >/dev/null
+for version in 0.1.0 0.1.1; do "$KUBE/load-image.sh" "$images/gameserver:$version" /gameserver "/gameserver=$gameserver"; done >/dev/null
+"$KUBE/load-image.sh" "$images/gameserver-operator:0.1.0" /gameserver-operator "/gameserver-operator=$operator" >/dev/null
 
 # PostgreSQL as Debian has it: programs, what they link, and their data.
 programs=$(ls -d /usr/lib/postgresql/*/bin | tail -1) postgres=$(basename "$(dirname "$programs")")
@@ -60,7 +63,7 @@ done
 for file in $(ldd "$programs"/{postgres,initdb,pg_isready} /bin/dash "/usr/lib/postgresql/$postgres/lib"/{plpgsql,dict_snowball}.so | grep -o '/[^ ]*\.so[^ :]*' | sort -u); do
     files+=("$file=$(readlink -f "$file")")
 done
-"$KUBE/load-image.sh" docker.io/library/postgres:17 "/bin/sh /entry.sh" "${files[@]}" >/dev/null
+"$KUBE/load-image.sh" "$images/postgres:17" "/bin/sh /entry.sh" "${files[@]}" >/dev/null
 step "node and images"
 
 for volume in data again backups; do
@@ -68,10 +71,10 @@ for volume in data again backups; do
     printf 'apiVersion: v1\nkind: PersistentVolume\nmetadata: {name: %s}\nspec: {capacity: {storage: %s}, accessModes: [%s], hostPath: {path: %s}}\n' \
         "$volume" 1Gi "$([ $volume = backups ] && echo ReadWriteMany || echo ReadWriteOnce)" "$RUN/$volume" | kubectl apply -f - >/dev/null
 done
-kubectl apply --validate=false -k deploy/ >/dev/null
+kubectl kustomize deploy/ | here | kubectl apply --validate=false -f - >/dev/null
 until_true 60 "the operator is ready" kubectl -n gameserver-system wait --for=condition=Available --timeout=1s deploy/gameserver-operator
 step "operator installed and ready"
-kubectl apply -f deploy/samples/smallest.yaml >/dev/null
+{ here <deploy/samples/smallest.yaml; echo "  database: {managed: {image: $images/postgres:17}}"; } | kubectl apply -f - >/dev/null
 until_true 180 "the smallest sample is available" stands play 0.1.0 1
 step "smallest sample from nothing to playable"
 
@@ -91,15 +94,15 @@ gone() { ! kubectl get pod/play-1; }
 until_true 60 "it has gone" gone
 until_true 60 "it has healed" stands play 0.1.0 3
 step "a pod was deleted by hand: healed"
-kubectl patch gsv/play --type=merge -p '{"spec":{"image":"gameserver:none"}}' >/dev/null
+kubectl patch gsv/play --type=merge -p '{"spec":{"image":"'"$images"'/gameserver:none"}}' >/dev/null
 until_true 120 "a bad image is told" reason play Degraded MigrationFailed
 has gsv/play '{.status.readyReplicas}' 3
 kubectl get gsv/play -o jsonpath='{.status.conditions[?(@.type=="Degraded")].message}{"\n"}'
 step "a bad image: stopped and told"
 nsenter --net=/run/netns/kube kubectl --kubeconfig "$RUN/admin.kubeconfig" get gameservers --watch >"$RUN/watch" 2>/dev/null &
 watch=$!
-kubectl patch gsv/play --type=merge -p '{"spec":{"image":"gameserver:0.1.1"}}' >/dev/null
-until_true 30 "the new image comes" kubectl get pods -l app.kubernetes.io/component=game -o jsonpath='{.items[?(@.spec.containers[0].image=="gameserver:0.1.1")].metadata.name}'
+kubectl patch gsv/play --type=merge -p '{"spec":{"image":"'"$images"'/gameserver:0.1.1"}}' >/dev/null
+until_true 30 "the new image comes" kubectl get pods -l app.kubernetes.io/component=game -o jsonpath="{.items[?(@.spec.containers[0].image==\"$images/gameserver:0.1.1\")].metadata.name}"
 kubectl -n gameserver-system delete pods --all --wait=false >/dev/null
 until_true 120 "it is rolled out" stands play 0.1.1 3
 step "rolled out, the operator killed meanwhile"
@@ -137,7 +140,7 @@ spec:
       securityContext: {runAsUser: 65532, runAsNonRoot: true}
       containers:
         - name: backup
-          image: gameserver:0.1.1
+          image: $images/gameserver:0.1.1
           args: [backup, /backup/play.backup]
           env: [{name: GAMESERVER_DATABASE_URL, valueFrom: {secretKeyRef: {name: play-database, key: url}}}]
           volumeMounts: [{name: backup, mountPath: /backup}]
@@ -149,7 +152,7 @@ kubectl apply -f - >/dev/null <<END
 apiVersion: gameserver.com/v1
 kind: Gameserver
 metadata: {name: again}
-spec: {image: "gameserver:0.1.1", restoreFrom: {volumeClaim: backups, file: play.backup}}
+spec: {image: "$images/gameserver:0.1.1", database: {managed: {image: "$images/postgres:17"}}, restoreFrom: {volumeClaim: backups, file: play.backup}}
 END
 until_true 120 "a second one with what the first had" stands again 0.1.1 1
 again=$(kubectl get gsv/again -o jsonpath='{.status.endpoint}')
