@@ -274,6 +274,17 @@ impl Registry {
 
     /// The match, from memory or rebuilt from the store.
     pub async fn load(&self, id: MatchId) -> Result<Arc<Match>, MatchError> {
+        for _ in 0..RELOADS_MAX {
+            let live = self.load_once(id).await?;
+            // Another life of this node had it, and gave it up.
+            if self.still_ours(&live).is_ok() {
+                return Ok(live);
+            }
+        }
+        Err(MatchError::Unavailable)
+    }
+
+    async fn load_once(&self, id: MatchId) -> Result<Arc<Match>, MatchError> {
         if self.draining.load(Ordering::Relaxed) || !self.cluster.holds_lease() {
             return Err(MatchError::Unavailable);
         }
@@ -286,9 +297,7 @@ impl Registry {
         };
         let slot = Loading { registry: self, id, slot: Some(slot) };
         let Some(cell) = &slot.slot else { return Err(MatchError::Unavailable) };
-        let live = cell.get_or_try_init(|| self.rebuild(id)).await.cloned()?;
-        self.still_ours(&live)?;
-        Ok(live)
+        cell.get_or_try_init(|| self.rebuild(id)).await.cloned()
     }
 
     /// The lease may have been lost while the match was on its way here, where [`Self::lose_all`] did

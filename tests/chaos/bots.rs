@@ -16,6 +16,7 @@ use crate::FENCED;
 use crate::check::{Ack, Heard, History, Item, Record, Seen, Sent};
 use crate::client::{Answer, Call, Incoming, Socket, User, call, upgrade};
 use crate::fleet::{Directory, Fleet, Kept};
+use crate::harness::until;
 use crate::pairs;
 use crate::random::Random;
 
@@ -118,7 +119,10 @@ impl Table {
         let mode = if self.game == "relay" { Mode::Relay } else { Mode::Turns };
         let history = |(nth, (id, mut records)): (usize, (String, Vec<Record>))| {
             let node = &fleet.nodes[nth % fleet.nodes.len()].server;
-            let answer = node.get(&self.users[0], &format!("/v1/matches/{id}/events?limit=1"));
+            let path = format!("/v1/matches/{id}/events?limit=1");
+            // A node that has just come back may say that it is not ready yet.
+            let ready = || Some(node.get(&self.users[0], &path)).filter(|one| one.status != 503);
+            let answer = until("the log can be read", ready);
             let mut log = Vec::new();
             if answer.status == 200 {
                 log.extend(node.events(&self.users[0], &id).iter().map(item));
