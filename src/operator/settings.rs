@@ -5,6 +5,7 @@
 /// Settings that `spec.config` takes.
 pub const CONFIGURABLE: &[&str] = &[
     "GAMESERVER_ACCESS_TOKEN_SECONDS",
+    "GAMESERVER_ACCOUNTS_PER_MINUTE",
     "GAMESERVER_ALLOWED_ORIGINS",
     "GAMESERVER_COMMANDS_PER_SECOND",
     "GAMESERVER_CONNECTIONS_MAX",
@@ -13,14 +14,18 @@ pub const CONFIGURABLE: &[&str] = &[
     "GAMESERVER_DATABASE_PREPARE",
     "GAMESERVER_DATABASE_STATEMENT_SECONDS",
     "GAMESERVER_DATABASE_WAIT_SECONDS",
+    "GAMESERVER_FAILED_SIGN_INS_PER_MINUTE",
     "GAMESERVER_GRACE_SECONDS",
     "GAMESERVER_JWT_ISSUER",
     "GAMESERVER_LEASE_SECONDS",
     "GAMESERVER_LOG",
     "GAMESERVER_LOG_FORMAT",
+    "GAMESERVER_MATCHES_PER_MINUTE",
     "GAMESERVER_REFRESH_TOKEN_DAYS",
     "GAMESERVER_RELAY_COMMANDS_PER_SECOND",
     "GAMESERVER_REQUEST_TIMEOUT_SECONDS",
+    "GAMESERVER_TICKET_SECONDS",
+    "GAMESERVER_TRUSTED_PROXIES",
 ];
 
 /// Settings that the operator sets itself, and what to use instead.
@@ -34,6 +39,9 @@ pub const OWN: &[(&str, &str)] = &[
     ("GAMESERVER_LISTEN", "use spec.service"),
     ("GAMESERVER_MIGRATE", "the operator migrates before pods start"),
     ("GAMESERVER_RELAY_GAMES", "use spec.games"),
+    ("GAMESERVER_SHARE_PORT", "a pod has its ports to itself"),
+    ("GAMESERVER_TLS_CERT_FILE", "use spec.tlsSecretRef"),
+    ("GAMESERVER_TLS_KEY_FILE", "use spec.tlsSecretRef"),
 ];
 
 /// Why `spec.config` can't have this name.
@@ -41,7 +49,8 @@ pub fn problem(name: &str) -> Option<String> {
     if CONFIGURABLE.contains(&name) {
         return None;
     }
-    let instead = OWN.iter().find(|(own, _)| name.trim_end_matches("_FILE") == *own);
+    let is = |own: &str| name == own || name.strip_suffix("_FILE") == Some(own);
+    let instead = OWN.iter().find(|(own, _)| is(own));
     let why = instead.map_or("this operator's server has no such setting", |(_, instead)| instead);
     Some(format!("spec.config has {name}: {why}"))
 }
