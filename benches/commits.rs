@@ -174,10 +174,11 @@ async fn measure(name: &str, store: Store, pgbench: &[f64]) {
     for matches in MATCHES {
         let rate = moves_per_second(&registry, &users, *matches).await;
         // A turn of two moves makes three events.
-        print!("{name:10} {matches:5} matches {rate:9.0} moves/s {:9.0} events/s", rate * 1.5);
+        let events = rate * 1.5;
+        print!("{name:10} {matches:5} matches {rate:9.0} moves/s {events:9.0} events/s");
         let ratios = PGBENCH_CLIENTS.iter().zip(pgbench);
         for (clients, inserts) in ratios {
-            print!("  {:5.1} x pgbench -c {clients}", rate / inserts);
+            print!("  {:5.1} x pgbench -c {clients}", events / inserts);
         }
         println!();
     }
