@@ -249,13 +249,19 @@ async fn answer(at: SocketAddr, path: &str) -> Option<(hyper::StatusCode, String
     tokio::time::timeout(SCRAPE_TIMEOUT, exchange).await.ok().flatten()
 }
 
+/// Figures of the server that tell its load: sockets, in whatever state, and matches. Its version
+/// may give them labels; a test holds the names against the server's own list.
+pub const LOAD_FIGURES: [&str; 2] = ["gameserver_sockets", "gameserver_matches_loaded"];
+
 fn load(metrics: &str) -> Option<Load> {
     let figure = |name: &str| {
-        let mut lines = metrics.lines().filter_map(|line| line.split_once(' '));
-        lines.find(|(known, _)| *known == name)?.1.trim().parse::<i64>().ok()
+        let series = metrics.lines().filter_map(|line| line.rsplit_once(' '));
+        let own = series.filter(|(series, _)| series.split('{').next() == Some(name));
+        let values = own.filter_map(|(_, value)| value.trim().parse::<i64>().ok());
+        values.reduce(i64::saturating_add)
     };
-    let (players, matches) = (figure("gameserver_sockets")?, figure("gameserver_matches_loaded")?);
-    Some(Load { players, matches })
+    let [players, matches] = LOAD_FIGURES.map(figure);
+    Some(Load { players: players?, matches: matches? })
 }
 
 /// What a problem's body says.
@@ -402,6 +408,12 @@ mod tests {
         let text =
             "# HELP gameserver_sockets x\ngameserver_sockets 12\ngameserver_matches_loaded 3\n";
         assert_eq!(load(text), Some(Load { players: 12, matches: 3 }));
+        let labelled = text.replace(
+            "gameserver_sockets 12",
+            "gameserver_sockets{state=\"idle\"} 10\ngameserver_sockets{state=\"running\"} 2\n\
+             gameserver_sockets_opened_total 99",
+        );
+        assert_eq!(load(&labelled), Some(Load { players: 12, matches: 3 }));
         assert_eq!(load("gameserver_sockets 12\n"), None);
     }
 }

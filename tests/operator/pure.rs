@@ -7,6 +7,7 @@ use std::path::Path;
 
 use gameserver::operator::crd::{self, Gameserver};
 use gameserver::operator::desired::{self, Desired, Keyed, Seen};
+use gameserver::operator::pods::LOAD_FIGURES;
 use gameserver::operator::settings;
 use serde_json::{Value, json};
 
@@ -152,6 +153,14 @@ fn every_setting_of_the_server_is_known() {
     }
     for name in known.iter().filter(|name| **name != later) {
         assert!(of_server.iter().any(|of| of == name), "the server has no {name} any more");
+    }
+}
+
+#[test]
+fn the_figures_of_the_load_are_ones_that_the_server_gives() {
+    let figures = fs::read_to_string(root().join("docs/metrics.md")).unwrap();
+    for name in LOAD_FIGURES {
+        assert!(figures.contains(&format!("| `{name}` | gauge |")), "the server has no {name}");
     }
 }
 
