@@ -261,7 +261,8 @@ fn load(metrics: &str) -> Option<Load> {
         values.reduce(i64::saturating_add)
     };
     let [players, matches] = LOAD_FIGURES.map(figure);
-    Some(Load { players: players?, matches: matches? })
+    // Without a socket there is no state to name.
+    Some(Load { players: players.unwrap_or(0), matches: matches? })
 }
 
 /// What a problem's body says.
@@ -414,6 +415,8 @@ mod tests {
              gameserver_sockets_opened_total 99",
         );
         assert_eq!(load(&labelled), Some(Load { players: 12, matches: 3 }));
+        let nobody = Load { players: 0, matches: 3 };
+        assert_eq!(load("gameserver_matches_loaded 3\n"), Some(nobody));
         assert_eq!(load("gameserver_sockets 12\n"), None);
     }
 }
