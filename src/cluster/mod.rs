@@ -264,7 +264,12 @@ impl Member {
 
     async fn begin(&self, store: &Postgres) -> Result<(), StoreError> {
         let began = now();
-        store.add_node(&self.node(), self.lease).await?;
+        let node = self.node();
+        store.add_node(&node, self.lease).await?;
+        // The others are known with the first renewal.
+        self.alive.send_modify(|alive| {
+            alive.insert(node.id);
+        });
         self.hold_from(began);
         Ok(())
     }

@@ -174,7 +174,9 @@ fn dashboard_and_alerts_use_figures_that_there_are() {
 fn a_page_shows_how_it_is() {
     let server = Server::start();
     let (_, _, _sockets) = server.tictactoe();
-    let page: Answer = call(server.admin, "GET", "/").send();
+    // The store is asked whether it is ready, and may be busy with another test's.
+    let ready = |page: &Answer| page.text().contains("<span class=\"well\">ready</span>");
+    let page = until("it is ready", || Some(call(server.admin, "GET", "/").send()).filter(ready));
     assert!(page.header("content-type").unwrap().starts_with("text/html"));
     let text = page.text();
     for part in ["<span class=\"well\">ready</span>", "nodes: 1", "<svg", "http-equiv=\"refresh\""]
