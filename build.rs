@@ -1,36 +1,42 @@
-//! Makes the web client ready to be embedded: each file of `src/web` is named after its content,
-//! the files that refer to it are rewritten to say so, and all are compressed, once.
+//! Makes the web client and the documents ready to be embedded: each file of `src/web` is named after
+//! its content, the files that refer to it are rewritten to say so, and all are compressed, once.
 //!
 //! An import map would need an inline script, which the page's content security policy forbids; so
 //! files are taken in the order below, in which each refers to earlier ones alone.
 
 use std::io::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::{env, fs, io};
 
 use flate2::{Compression, GzBuilder};
 use sha2::{Digest as _, Sha256};
 
-const SOURCE: &str = "src/web";
-/// The page itself: keeps its name, and is asked for anew each time.
-const PAGE: &str = "index.html";
-const FILES: [(&str, &str); 11] = [
-    ("favicon.svg", "image/svg+xml"),
-    ("style.css", "text/css; charset=utf-8"),
-    ("client.js", JAVASCRIPT),
-    ("dom.js", JAVASCRIPT),
-    ("faces.js", JAVASCRIPT),
-    ("boards.js", JAVASCRIPT),
-    ("chat.js", JAVASCRIPT),
-    ("playback.js", JAVASCRIPT),
-    ("match.js", JAVASCRIPT),
-    ("app.js", JAVASCRIPT),
+/// Where files are, with those that keep the address beside their name and are asked for anew each time.
+const PAGE: &str = "src/web/index.html";
+const FIXED: [(&str, &str); 3] = [
+    (PAGE, "/"),
+    ("src/http/openapi.json", "/openapi.json"),
+    ("src/http/asyncapi.json", "/asyncapi.json"),
+];
+const FILES: [(&str, &str); 13] = [
+    ("src/web/favicon.svg", "image/svg+xml"),
+    ("src/web/style.css", "text/css; charset=utf-8"),
+    ("src/web/client.js", JAVASCRIPT),
+    ("src/web/dom.js", JAVASCRIPT),
+    ("src/web/faces.js", JAVASCRIPT),
+    ("src/web/boards.js", JAVASCRIPT),
+    ("src/web/chat.js", JAVASCRIPT),
+    ("src/web/playback.js", JAVASCRIPT),
+    ("src/web/match.js", JAVASCRIPT),
+    ("src/web/app.js", JAVASCRIPT),
     (PAGE, "text/html; charset=utf-8"),
+    ("src/http/openapi.json", JSON),
+    ("src/http/asyncapi.json", JSON),
 ];
 const JAVASCRIPT: &str = "text/javascript; charset=utf-8";
+const JSON: &str = "application/json";
 
 fn main() -> io::Result<()> {
-    println!("cargo::rerun-if-changed={SOURCE}");
     println!("cargo::rerun-if-changed=build.rs");
     println!("cargo::rustc-check-cfg=cfg(frame_pointers)");
     if keeps_frame_pointers() {
@@ -42,8 +48,9 @@ fn main() -> io::Result<()> {
     let out = PathBuf::from(env::var_os("OUT_DIR").ok_or(io::ErrorKind::NotFound)?);
     let mut renamed: Vec<(&str, String)> = Vec::new();
     let mut table = String::from("static ASSETS: &[Asset] = &[\n");
-    for (name, content_type) in FILES {
-        let mut text = fs::read_to_string(Path::new(SOURCE).join(name))?;
+    for (file, content_type) in FILES {
+        println!("cargo::rerun-if-changed={file}");
+        let mut text = fs::read_to_string(file)?;
         for (earlier, hashed) in &renamed {
             for folder in ["./", "/assets/"] {
                 let quoted = |name: &str| format!("\"{folder}{name}\"");
@@ -51,13 +58,13 @@ fn main() -> io::Result<()> {
             }
         }
         let hash = hash(&text);
+        let name = file.rsplit('/').next().unwrap_or(file);
         let (stem, extension) = name.rsplit_once('.').ok_or(io::ErrorKind::InvalidInput)?;
         let hashed = format!("{stem}.{hash}.{extension}");
-        fs::write(out.join(name), &text)?;
+        let fixed = FIXED.iter().find(|(fixed, _)| *fixed == file).map(|(_, path)| *path);
+        let path = fixed.map_or_else(|| format!("/assets/{hashed}"), str::to_owned);
         fs::write(out.join(format!("{name}.gz")), gzip(&text)?)?;
-        let page = name == PAGE;
-        let path = if page { "/".into() } else { format!("/assets/{hashed}") };
-        table += &entry(name, &path, content_type, &hash, !page);
+        table += &entry(name, &path, content_type, &hash, fixed.is_none());
         renamed.push((name, hashed));
     }
     fs::write(out.join("assets.rs"), table + "];\n")
@@ -76,11 +83,10 @@ fn keeps_frame_pointers() -> bool {
 /// have it (RFC 9110 8.8.1).
 fn entry(name: &str, path: &str, content_type: &str, hash: &str, immutable: bool) -> String {
     let etag = format!("W/\"{hash}\"");
-    let file = |name: &str| format!("include_bytes!(concat!(env!(\"OUT_DIR\"), \"/{name}\"))");
-    let (identity, gzip) = (file(name), file(&format!("{name}.gz")));
+    let gzip = format!("include_bytes!(concat!(env!(\"OUT_DIR\"), \"/{name}.gz\"))");
     format!(
-        "Asset {{ path: {path:?}, content_type: {content_type:?}, etag: {etag:?}, \
-         identity: {identity}, gzip: {gzip}, immutable: {immutable} }},\n"
+        "Asset {{ path: {path:?}, content_type: {content_type:?}, etag: {etag:?}, gzip: {gzip}, \
+         immutable: {immutable} }},\n"
     )
 }
 

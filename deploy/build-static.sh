@@ -36,6 +36,8 @@ case $target in
     *-linux-musl)
         linker=rust-lld
         flags="-Clinker-flavor=ld.lld -Crelocation-model=static"
+        # The names of functions, which profiles need, take a quarter of the room.
+        flags="$flags -Clink-arg=--compress-sections=.symtab=zlib -Clink-arg=--compress-sections=.strtab=zlib"
         ;;
 esac
 

@@ -1,4 +1,4 @@
-# What each target needs beside Rust's compiler: a C compiler that makes code for it and links.
+# What each target needs beside Rust's compiler: a C compiler that makes code for it, and a linker.
 { pkgs }:
 let
   inherit (pkgs) lib pkgsCross;
@@ -8,6 +8,7 @@ let
       triple,
       cc,
       rustflags,
+      linker ? "${cc}/bin/${cc.targetPrefix}cc",
       env ? { },
       static ? false,
     }:
@@ -20,7 +21,7 @@ let
       rustTargets = [ triple ];
       env = {
         CARGO_BUILD_TARGET = triple;
-        "CARGO_TARGET_${lib.toUpper name}_LINKER" = "${tool}cc";
+        "CARGO_TARGET_${lib.toUpper name}_LINKER" = linker;
         "CARGO_TARGET_${lib.toUpper name}_RUSTFLAGS" = rustflags;
         "CC_${name}" = "${tool}cc";
         "AR_${name}" = "${tool}ar";
@@ -33,8 +34,16 @@ let
     target (
       {
         static = true;
+        # Rust's own, as without Nix: it can compress the names that profiles need.
+        linker = "rust-lld";
         # A static program that can be moved in memory (static-pie) would hold a path of the store.
-        rustflags = "-Ctarget-feature=+crt-static -Crelocation-model=static";
+        rustflags = lib.concatStringsSep " " [
+          "-Clinker-flavor=ld.lld"
+          "-Ctarget-feature=+crt-static"
+          "-Crelocation-model=static"
+          "-Clink-arg=--compress-sections=.symtab=zlib"
+          "-Clink-arg=--compress-sections=.strtab=zlib"
+        ];
       }
       // arguments
     );

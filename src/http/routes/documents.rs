@@ -1,4 +1,4 @@
-//! The web client, the documents, and the public keys.
+//! The web client with the documents, and the public keys.
 
 use bytes::Bytes;
 use http_body_util::Full;
@@ -12,39 +12,23 @@ use crate::http::server::{Request, Response};
 use crate::http::{Http, empty};
 use crate::web::{self, Asset};
 
-/// What REST does; a test compares it with the router.
-pub(in crate::http) const OPENAPI: &str = include_str!("../openapi.json");
-/// What sockets say.
-const ASYNCAPI: &str = include_str!("../asyncapi.json");
-
-pub(super) fn openapi() -> Response {
-    document(Bytes::from_static(OPENAPI.as_bytes()))
-}
-
-pub(super) fn asyncapi() -> Response {
-    document(Bytes::from_static(ASYNCAPI.as_bytes()))
-}
-
 pub(super) fn jwks(http: &Http) -> Response {
-    document(Bytes::from(http.users.tokens().keys().jwks()))
-}
-
-fn document(json: Bytes) -> Response {
-    let mut response = Response::new(Full::new(json));
+    let mut response = Response::new(Full::from(http.users.tokens().keys().jwks()));
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("public, max-age=60"));
     response
 }
 
-/// A file of the web client, if the browser has not got it.
+/// A file of the web client or a document, if the browser has not got it.
 pub(in crate::http) fn asset(asset: &'static Asset, request: &Request) -> Response {
     let gzip = takes_gzip(request.headers());
     let mut response = if is_known(request.headers(), asset.etag) {
         empty(StatusCode::NOT_MODIFIED)
     } else {
-        let body = if gzip { asset.gzip } else { asset.identity };
-        Response::new(Full::new(Bytes::from_static(body)))
+        let body =
+            if gzip { Bytes::from_static(asset.gzip) } else { Bytes::from(asset.identity()) };
+        Response::new(Full::new(body))
     };
     let caching = if asset.immutable { "public, max-age=31536000, immutable" } else { "no-cache" };
     let fields: [(HeaderName, &'static str); 6] = [

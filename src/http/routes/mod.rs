@@ -9,8 +9,6 @@ mod tickets;
 
 use std::sync::Arc;
 
-#[cfg(test)]
-pub(super) use documents::OPENAPI;
 pub(super) use documents::asset;
 pub(super) use tickets::wait;
 
@@ -34,8 +32,6 @@ pub(super) async fn serve(
     connection: &Arc<Connection>,
 ) -> Result<Response, Refusal> {
     match endpoint {
-        Endpoint::OpenApi => Ok(documents::openapi()),
-        Endpoint::AsyncApi => Ok(documents::asyncapi()),
         Endpoint::Jwks => Ok(documents::jwks(http)),
         Endpoint::Register => accounts::register(http, request, connection).await,
         Endpoint::SignIn => accounts::sign_in(http, request).await,

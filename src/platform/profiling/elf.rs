@@ -1,13 +1,16 @@
 //! The names of functions, from the symbol tables of the files that the process runs (ELF).
 //!
-//! A stripped program has none; ours keeps them (`strip = "debuginfo"`), and its file can be read
-//! wherever it runs, under `/proc/self/exe`. Nothing is held between two profiles.
+//! A stripped program has none; ours keeps them (`strip = "debuginfo"`), compressed where it is linked for
+//! shipping, and its file can be read wherever it runs, under `/proc/self/exe`. Nothing is held between two
+//! profiles.
 
 use std::cell::OnceCell;
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Read as _};
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
+
+use flate2::read::ZlibDecoder;
 
 use super::Mapping;
 
@@ -15,6 +18,11 @@ use super::Mapping;
 const TABLE_BYTES_MAX: u64 = 256 * 1024 * 1024;
 /// A section that holds symbols (`SHT_SYMTAB`), and one that a stripped library keeps (`SHT_DYNSYM`).
 const SYMBOLS: [u32; 2] = [2, 11];
+/// A section that is compressed (`SHF_COMPRESSED`), behind a header of so many bytes.
+const COMPRESSED: u64 = 0x800;
+const COMPRESSED_HEAD_BYTES: usize = 24;
+/// The kind of compression that linkers use unless asked (`ELFCOMPRESS_ZLIB`).
+const ZLIB: u32 = 1;
 /// The type of a symbol that is a function (`STT_FUNC`).
 const FUNCTION: u8 = 2;
 /// A part of the file that is mapped (`PT_LOAD`).
@@ -105,8 +113,8 @@ impl Table {
         let missing = || io::Error::from(io::ErrorKind::NotFound);
         let symbols = SYMBOLS.iter().find_map(of_type).ok_or_else(missing)?;
         let names = sections.get(u32_at(symbols, 40) as usize).ok_or_else(missing)?;
-        let names = bytes(&file, number(names, 24), number(names, 32))?;
-        let mut functions: Vec<_> = bytes(&file, number(symbols, 24), number(symbols, 32))?
+        let names = section(&file, names)?;
+        let mut functions: Vec<_> = section(&file, symbols)?
             .chunks_exact(24)
             .filter(|symbol| symbol[4] & 0xF == FUNCTION && number(symbol, 8) != 0)
             .map(|symbol| (number(symbol, 8), number(symbol, 16), u32_at(symbol, 0)))
@@ -142,6 +150,19 @@ fn rows(file: &File, at: u64, row_bytes: u16, count: u16) -> io::Result<Vec<Vec<
     }
     let table = bytes(file, at, u64::from(row_bytes) * u64::from(count))?;
     Ok(table.chunks_exact(row_bytes.into()).map(<[u8]>::to_vec).collect())
+}
+
+/// What is in a section, by its row in the table of sections.
+fn section(file: &File, row: &[u8]) -> io::Result<Vec<u8>> {
+    let stored = bytes(file, number(row, 24), number(row, 32))?;
+    if number(row, 8) & COMPRESSED == 0 {
+        return Ok(stored);
+    }
+    let head = stored.get(..COMPRESSED_HEAD_BYTES).filter(|head| u32_at(head, 0) == ZLIB);
+    let head = head.ok_or(io::ErrorKind::InvalidData)?;
+    let mut unpacked = Vec::new();
+    ZlibDecoder::new(&stored[head.len()..]).take(TABLE_BYTES_MAX).read_to_end(&mut unpacked)?;
+    Ok(unpacked)
 }
 
 fn bytes(file: &File, at: u64, length: u64) -> io::Result<Vec<u8>> {
