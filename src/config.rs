@@ -334,6 +334,14 @@ const LOG_FORMAT: Setting = text(
     "auto, text or json",
     "How it is logged; auto is text on a terminal and JSON elsewhere.",
 );
+const HEAP_SAMPLE_BYTES: Setting = number(
+    "GAMESERVER_HEAP_SAMPLE_BYTES",
+    Some("524288"),
+    "bytes",
+    (0, 1 << 30),
+    "For profiles of memory: how many are allocated between two that are looked at, in the mean; 0: \
+     none are.",
+);
 
 /// Everything that can be set.
 pub const SETTINGS: &[Setting] = &[
@@ -370,6 +378,7 @@ pub const SETTINGS: &[Setting] = &[
     SHARE_PORT,
     LOG,
     LOG_FORMAT,
+    HEAP_SAMPLE_BYTES,
 ];
 
 /// Everything that is set, ready for use. `Debug` shows no secret.
@@ -428,6 +437,8 @@ pub struct Config {
     pub log: Level,
     /// The form of log lines.
     pub log_format: LogFormat,
+    /// Bytes between two samples of the heap; 0: there are none.
+    pub heap_sample_bytes: usize,
 }
 
 /// Where the store is.
@@ -553,6 +564,7 @@ struct Raw {
     share_port: Option<String>,
     log: Option<String>,
     log_format: Option<String>,
+    heap_sample_bytes: Option<String>,
 }
 
 impl Config {
@@ -646,6 +658,7 @@ impl Config {
             share_port: SHARE_PORT.required(raw.share_port, truth)?,
             log: LOG.required(raw.log, level)?,
             log_format: LOG_FORMAT.required(raw.log_format, log_format)?,
+            heap_sample_bytes: HEAP_SAMPLE_BYTES.required(raw.heap_sample_bytes, whole)?,
         })
     }
 }
@@ -1061,6 +1074,7 @@ mod tests {
         assert_eq!(config.request_timeout, Duration::from_secs(10));
         assert_eq!(config.connections_max, 10_000);
         assert_eq!((config.log, config.log_format), (Level::INFO, LogFormat::Auto));
+        assert_eq!(config.heap_sample_bytes, 512 * 1024);
     }
 
     #[test]
@@ -1093,6 +1107,7 @@ mod tests {
             ("GAMESERVER_CONNECTIONS_MAX", "7"),
             ("GAMESERVER_LOG", "trace"),
             ("GAMESERVER_LOG_FORMAT", "json"),
+            ("GAMESERVER_HEAP_SAMPLE_BYTES", "0"),
         ])
         .unwrap();
         assert!(config.listen.is_ipv6());
@@ -1115,6 +1130,7 @@ mod tests {
         assert_eq!(config.request_timeout, Duration::from_secs(1));
         assert_eq!(config.connections_max, 7);
         assert_eq!((config.log, config.log_format), (Level::TRACE, LogFormat::Json));
+        assert_eq!(config.heap_sample_bytes, 0);
     }
 
     #[test]

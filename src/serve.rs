@@ -108,6 +108,7 @@ pub fn main(config: Config) -> ExitCode {
 fn run(mut config: Config) -> Result<ExitCode, StartError> {
     platform::raise_descriptor_limit();
     platform::keep_new_files_private();
+    platform::profiling::sample_heap(config.heap_sample_bytes);
     let place = Place::take(&config)?;
     let tls = config.tls.take().map(Tls::load).transpose()?.map(Arc::new);
     let runtime = tokio::runtime::Builder::new_multi_thread()

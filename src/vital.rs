@@ -10,7 +10,7 @@ pub struct Vital(pub &'static str);
 impl Drop for Vital {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            eprintln!("gameserver: {} has failed, and nothing goes on without it", self.0);
+            tracing::error!("{} has failed, and nothing goes on without it", self.0);
             std::process::abort();
         }
     }

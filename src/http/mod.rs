@@ -245,6 +245,8 @@ impl Handler for Http {
     ) -> Response {
         let began = Instant::now();
         let id = request_id(request.headers());
+        // Another node that it is passed on to takes it over.
+        request.headers_mut().insert(X_REQUEST_ID, id.clone());
         let (method, path) = (request.method().clone(), request.uri().path().to_owned());
         let origin = request.headers().get(ORIGIN).cloned();
         let client = self.identify(&mut request, connection.peer.ip());
@@ -252,10 +254,14 @@ impl Handler for Http {
         let found = self.router.find(&path, taken_for);
         let route = Route::of(&found);
         let (_active, _span) = (REQUESTS_ACTIVE.hold(), trace::waiting_span("request"));
-        let span = tracing::error_span!("request", request_id = id.to_str().unwrap_or_default());
+        let span = tracing::error_span!(
+            "request",
+            request_id = id.to_str().unwrap_or_default(),
+            "match" = tracing::field::Empty,
+        );
         // What is wrong with it is said by whoever waits.
         let deadline = self.request_timeout + routes::wait(&request).unwrap_or_default();
-        let answer = self.answer(found, request, &connection).instrument(span);
+        let answer = self.answer(found, request, &connection).instrument(span.clone());
         let answer = tokio::time::timeout(deadline, answer).await;
         let mut response = match answer {
             Ok(Ok(response)) => response,
@@ -271,13 +277,14 @@ impl Handler for Http {
         REQUESTS.of(Answered(route, response.status())).increment();
         TIMES.of(route).took(began.elapsed());
         let (status, micros) = (response.status().as_u16(), micros(began));
-        let request_id = id.to_str().unwrap_or_default();
-        // The files of the page say nothing at the usual level: there are ten for each visit.
-        if path.starts_with("/assets/") {
-            tracing::debug!(target: "access", request_id, %method, path, status, micros, %client);
-        } else {
-            tracing::info!(target: "access", request_id, %method, path, status, micros, %client);
-        }
+        span.in_scope(|| {
+            // The files of the page say nothing at the usual level: there are ten for each visit.
+            if path.starts_with("/assets/") {
+                tracing::debug!(target: "access", %method, path, status, micros, %client);
+            } else {
+                tracing::info!(target: "access", %method, path, status, micros, %client);
+            }
+        });
         response.headers_mut().insert(X_REQUEST_ID, id);
         response
     }

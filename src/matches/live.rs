@@ -595,6 +595,16 @@ impl Attachment {
         &self.live.info
     }
 
+    /// Which match.
+    pub fn match_id(&self) -> MatchId {
+        self.live.id
+    }
+
+    /// Whose place; `None` for a spectator.
+    pub fn seat(&self) -> Option<Seat> {
+        self.seat
+    }
+
     /// Runs a command of this socket's player; the answer goes out by way of the outbox.
     pub fn command(&self, id: u64, command: &RawValue) {
         let mut core = self.live.lock_any();
@@ -746,6 +756,9 @@ impl Attachment {
 
 impl Drop for Attachment {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            tracing::error!(r#match = %self.live.id, "a socket's task has failed");
+        }
         let tell = self.live.cluster.holds_lease();
         self.live.lock_any().dismiss(&self.outbox, tell, self.live.clock.now());
     }

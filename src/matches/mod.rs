@@ -621,7 +621,7 @@ impl Registry {
         };
         match self.replay(record.clone(), Some(&snapshot), game_type, writer).await {
             Err(MatchError::Store(StoreError::Corrupt(error))) => {
-                tracing::warn!(error, "a snapshot is of no use, the whole log is replayed");
+                tracing::warn!(r#match = %id, error, "a snapshot is of no use, the whole log is replayed");
                 self.replay(record, None, game_type, writer).await
             }
             answer => answer,

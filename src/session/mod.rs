@@ -109,8 +109,11 @@ pub async fn run(
     }
     SOCKETS_OPENED.increment();
     let ended = poll_fn(|cx| session.poll(cx)).await;
-    SOCKETS_CLOSED.of(Ended::by(ended.as_ref().ok().map(|close| close.code))).increment();
+    let code = ended.as_ref().ok().map(|close| close.code);
+    SOCKETS_CLOSED.of(Ended::by(code)).increment();
     let Session { stream, outbox, attachment, mut writing, written, .. } = session;
+    let seat = attachment.seat().map(|seat| seat.0);
+    tracing::debug!(r#match = %attachment.match_id(), seat, code, "a socket ended");
     // Others are told at once that it is gone, not after what is left of the conversation.
     drop(attachment);
     writing.extend(outbox.take_rest());

@@ -21,6 +21,7 @@ mod cli;
 mod drain;
 mod durability;
 mod http;
+mod logs;
 mod matches;
 mod metrics;
 mod nodes;

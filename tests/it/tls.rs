@@ -16,12 +16,13 @@ use crate::harness::{Server, command_in, field, until};
 use crate::postgres;
 
 /// A certificate that signs itself, and its key.
-struct Certificate {
+pub struct Certificate {
     dir: TempDir,
 }
 
 impl Certificate {
-    fn new(name: &str) -> Self {
+    /// A new one for this name.
+    pub fn new(name: &str) -> Self {
         let certificate = Self { dir: tempfile::tempdir().unwrap() };
         certificate.renew(name);
         certificate
@@ -46,7 +47,8 @@ impl Certificate {
         std::fs::copy(&certificate, self.certificate()).unwrap();
     }
 
-    fn key(&self) -> PathBuf {
+    /// Its key, in PEM.
+    pub fn key(&self) -> PathBuf {
         self.dir.path().join("key.pem")
     }
 
@@ -54,7 +56,8 @@ impl Certificate {
         self.dir.path().join("cert.pem")
     }
 
-    fn server(&self, settings: &[(&str, &str)]) -> Server {
+    /// A server that shows it.
+    pub fn server(&self, settings: &[(&str, &str)]) -> Server {
         let (certificate, key) = (self.certificate(), self.key());
         let files = [
             ("TLS_CERT_FILE", certificate.to_str().unwrap()),
@@ -82,13 +85,15 @@ fn subject(server: SocketAddr) -> String {
 }
 
 /// A port that is in the clear, with OpenSSL's client between it and the server.
-struct Tunnel {
-    address: SocketAddr,
+pub struct Tunnel {
+    /// The port.
+    pub address: SocketAddr,
     children: Arc<Mutex<Vec<Child>>>,
 }
 
 impl Tunnel {
-    fn to(server: SocketAddr, args: &'static [&'static str]) -> Self {
+    /// Starts one, with these arguments for the client.
+    pub fn to(server: SocketAddr, args: &'static [&'static str]) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let children: Arc<Mutex<Vec<Child>>> = Arc::default();

@@ -8,7 +8,7 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 use super::elsewhere::{is_passed_on, pass_on};
-use super::{id, limit};
+use super::{limit, match_id, note};
 use crate::games::{Outcome, Seat};
 use crate::http::input::{Fields, Query};
 use crate::http::problem::Refusal;
@@ -100,6 +100,7 @@ pub(super) async fn create(http: &Http, request: Request) -> Result<Response, Re
         MatchError::UnknownGame(_) => Refusal::invalid_field("game", "takes a name of /v1/games"),
         other => other.into(),
     })?;
+    note(live.id);
     let record = http.store.match_record(live.id).await?.ok_or(MatchError::Unknown)?;
     let mut response = json(StatusCode::CREATED, &Match::of(http, &record, claims.user));
     let location = HeaderValue::try_from(format!("/v1/matches/{}", live.id));
@@ -146,7 +147,7 @@ pub(super) async fn one(
     connection: &Arc<Connection>,
 ) -> Result<Response, Refusal> {
     let claims = http.claims(&request)?;
-    let id = id(parameter, "match")?;
+    let id = match_id(parameter)?;
     let record = known(http, id, claims.user).await?;
     // Who is connected, its owner knows.
     if let Some(owner) = http.cluster.owner_elsewhere(id).await?
@@ -165,7 +166,7 @@ pub(super) async fn join(
     connection: &Arc<Connection>,
 ) -> Result<Response, Refusal> {
     let claims = http.claims(&request)?;
-    let id = id(parameter, "match")?;
+    let id = match_id(parameter)?;
     if let Some(owner) = http.registry.elsewhere(id).await? {
         return pass_on(http, request, &claims, &owner, connection).await;
     }
@@ -185,7 +186,7 @@ pub(super) async fn leave(
     connection: &Arc<Connection>,
 ) -> Result<Response, Refusal> {
     let claims = http.claims(&request)?;
-    let id = id(parameter, "match")?;
+    let id = match_id(parameter)?;
     if let Some(owner) = http.registry.elsewhere(id).await? {
         return pass_on(http, request, &claims, &owner, connection).await;
     }
@@ -207,7 +208,7 @@ pub(super) async fn events(
         Some(cursor) => cursor,
         None => query.number("after", 0..=u64::MAX)?.unwrap_or(0),
     };
-    let record = known(http, id(parameter, "match")?, claims.user).await?;
+    let record = known(http, match_id(parameter)?, claims.user).await?;
     // Who may see an event is for the rules to say, so a match that goes on is played by who answers.
     if let Some(owner) = http.registry.elsewhere(record.id).await? {
         return pass_on(http, request, &claims, &owner, connection).await;

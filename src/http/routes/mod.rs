@@ -17,6 +17,7 @@ use super::input::Query;
 use super::problem::Refusal;
 use super::router::Endpoint;
 use super::server::{Connection, Request, Response};
+use crate::ids::MatchId;
 
 /// Items of a page of a list, unless told otherwise.
 const PAGE_DEFAULT: u64 = 50;
@@ -63,6 +64,16 @@ pub(super) async fn serve(
 fn limit(query: &Query<'_>) -> Result<u32, Refusal> {
     let limit = query.number("limit", 1..=PAGE_MAX)?.unwrap_or(PAGE_DEFAULT);
     Ok(u32::try_from(limit).unwrap_or(u32::MAX))
+}
+
+/// The id of a match in an address, which is noted: lines of the log about this request tell it.
+fn match_id(parameter: &str) -> Result<MatchId, Refusal> {
+    id(parameter, "match").inspect(|id| note(*id))
+}
+
+/// Lets lines of the log about this request tell the match that it is about.
+fn note(id: MatchId) {
+    tracing::Span::current().record("match", tracing::field::display(id));
 }
 
 /// The id in an address. One that is none is nobody's.

@@ -15,8 +15,8 @@ use hyper_util::rt::TokioIo;
 use serde::Serialize;
 
 use super::elsewhere::{is_passed_on, pass_on};
-use super::id;
 use super::matches::known;
+use super::{match_id, note};
 use crate::auth::Claims;
 use crate::http::input::Query;
 use crate::http::problem::Refusal;
@@ -51,7 +51,7 @@ pub(super) async fn attach(
     connection: &Arc<Connection>,
 ) -> Result<Response, Refusal> {
     let claims = claims(http, &request).await?;
-    let id = id(parameter, "match")?;
+    let id = match_id(parameter)?;
     if !is_websocket(&request) {
         // What the caller may not know of is not there, however it is asked for.
         known(http, id, claims.user).await?;
@@ -80,6 +80,7 @@ pub(super) async fn play(
     }
     let user = http.account(wish.claims.user).await?;
     let id = http.registry.quick_play(game, &user).await?;
+    note(id);
     connect(http, request, id, wish, connection).await
 }
 

@@ -272,7 +272,9 @@ impl Matchmaker {
         for (id, group) in groups {
             match self.make(*id, group, node) {
                 Ok(committed) => under_way.push((committed, group)),
-                Err(error) => tracing::warn!(%error, "a match of tickets could not be made"),
+                Err(error) => {
+                    tracing::warn!(r#match = %id, %error, "a match of tickets could not be made");
+                }
             }
         }
         for (committed, group) in under_way {

@@ -18,7 +18,7 @@ use crate::http::input::{BODY_BYTES_MAX, Query};
 use crate::http::problem::Refusal;
 use crate::http::server::{Request, Response};
 use crate::platform::profiling::{
-    self, CpuProfile, HEAP_SAMPLE_BYTES, NoProfile, Symbols, ThreadStack, thread_name,
+    self, CpuProfile, NoProfile, Symbols, ThreadStack, heap_sample_bytes, thread_name,
 };
 use crate::telemetry::trace::Recording;
 
@@ -158,7 +158,7 @@ async fn heap(show: SampleType, text: bool) -> Result<Response, Refusal> {
         let stacks = profiling::heap()?;
         let symbols = Symbols::load();
         let mut profile =
-            Profile::new(HEAP, show, symbols.mappings()).period(SPACE, HEAP_SAMPLE_BYTES as u64);
+            Profile::new(HEAP, show, symbols.mappings()).period(SPACE, heap_sample_bytes() as u64);
         for seen in stacks {
             let values =
                 [seen.allocated_objects, seen.allocated_bytes, seen.live_objects, seen.live_bytes];

@@ -9,11 +9,11 @@
 use std::alloc::{GlobalAlloc, Layout};
 use std::cell::Cell;
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::sys::{own_stack, stack_top};
-use super::{HEAP_SAMPLE_BYTES, HeapStack, Stack};
+use super::{HeapStack, Stack};
 
 /// Different stacks that are told apart; what comes from others is put together, without a stack.
 const STACKS_MAX: usize = 16 * 1024;
@@ -28,6 +28,20 @@ pub struct Sampled<A>(A);
 /// Samples the allocations of `allocator`.
 pub const fn sampled<A: Copy>(allocator: A) -> Sampled<A> {
     Sampled(allocator)
+}
+
+/// Bytes between two samples, in the mean; 0: none are taken. At first as many as Go has.
+static MEAN: AtomicUsize = AtomicUsize::new(512 * 1024);
+
+/// Sets how many bytes are allocated between two samples, in the mean; with 0 none are taken. To be
+/// said before much is allocated: what was sampled is taken as if it had been so from the start.
+pub fn sample_heap(mean: usize) {
+    MEAN.store(mean, Ordering::Relaxed);
+}
+
+/// What [`sample_heap`] was told.
+pub fn heap_sample_bytes() -> usize {
+    MEAN.load(Ordering::Relaxed)
 }
 
 /// How many sampled objects have an address of each slot: 0 says that there is none.
@@ -180,7 +194,10 @@ impl Countdown {
         self.random.set(random);
         let bits = random.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 11;
         let uniform = (bits as f64 + 1.0) / (1_u64 << 53) as f64;
-        (-uniform.ln() * HEAP_SAMPLE_BYTES as f64) as usize
+        match heap_sample_bytes() {
+            0 => usize::MAX,
+            mean => (-uniform.ln() * mean as f64) as usize,
+        }
     }
 }
 
@@ -220,7 +237,7 @@ impl Table {
 
 /// How many objects of `size` bytes a sampled one stands for.
 fn weight(size: usize) -> f64 {
-    1.0 / (1.0 - (-to_f64(size) / to_f64(HEAP_SAMPLE_BYTES)).exp())
+    1.0 / (1.0 - (-to_f64(size) / to_f64(heap_sample_bytes())).exp())
 }
 
 #[expect(clippy::cast_precision_loss, reason = "an estimate is not that precise")]
@@ -306,7 +323,7 @@ mod tests {
             inside: Cell::new(false),
         };
         let mean = (0..DISTANCES).map(|_| countdown.distance()).sum::<usize>() / DISTANCES;
-        let wanted = HEAP_SAMPLE_BYTES;
+        let wanted = heap_sample_bytes();
         assert!((wanted * 97 / 100..wanted * 103 / 100).contains(&mean), "{mean}");
     }
 }

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use std::{fs, mem, ptr, thread};
 
 pub use super::elf::Symbols;
-pub use super::heap::{Sampled, sampled};
+pub use super::heap::{Sampled, heap_sample_bytes, sample_heap, sampled};
 use super::{HeapStack, NoProfile, Stack, ThreadStack};
 
 /// Frames of a stack that are kept; the innermost.
@@ -353,7 +353,12 @@ pub fn threads() -> Result<Vec<ThreadStack>, NoProfile> {
 
 /// Who allocated how much.
 pub fn heap() -> Result<Vec<HeapStack>, NoProfile> {
-    Ok(super::heap::profile())
+    match heap_sample_bytes() {
+        0 => Err(NoProfile::Unsupported(
+            "the heap is not sampled: GAMESERVER_HEAP_SAMPLE_BYTES is 0",
+        )),
+        _ => Ok(super::heap::profile()),
+    }
 }
 
 #[cfg(test)]

@@ -33,15 +33,15 @@ mod sys;
 #[path = "unsupported.rs"]
 mod sys;
 
-pub use sys::{CpuProfile, Sampled, Symbols, heap, sampled, thread_name, threads};
-
-/// Bytes that are allocated between two samples of the heap, in the mean. Go's own default.
-pub const HEAP_SAMPLE_BYTES: usize = 512 * 1024;
+pub use sys::{
+    CpuProfile, Sampled, Symbols, heap, heap_sample_bytes, sample_heap, sampled, thread_name,
+    threads,
+};
 
 /// Why there is no profile.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NoProfile {
-    /// It can't be had on this platform, or in this build: a sentence that says why.
+    /// It can't be had on this platform, in this build or as it was started: a sentence that says why.
     Unsupported(&'static str),
     /// Another one is being taken.
     Busy,

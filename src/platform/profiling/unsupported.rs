@@ -14,6 +14,14 @@ pub const fn sampled<A: Copy>(allocator: A) -> Sampled<A> {
     allocator
 }
 
+/// There is nothing to set.
+pub fn sample_heap(_: usize) {}
+
+/// None are taken.
+pub fn heap_sample_bytes() -> usize {
+    0
+}
+
 /// Never there.
 pub struct CpuProfile(std::convert::Infallible);
 
