@@ -45,6 +45,9 @@ fn main() -> io::Result<()> {
     if env::var_os("CARGO_FEATURE_SERVER").is_none() {
         return Ok(());
     }
+    if env::var("CARGO_CFG_TARGET_OS").is_ok_and(|system| system == "linux") {
+        help_profilers();
+    }
     let out = PathBuf::from(env::var_os("OUT_DIR").ok_or(io::ErrorKind::NotFound)?);
     let mut renamed: Vec<(&str, String)> = Vec::new();
     let mut table = String::from("static ASSETS: &[Asset] = &[\n");
@@ -72,11 +75,25 @@ fn main() -> io::Result<()> {
 
 /// Whether stacks can be walked in the program that is built: `src/platform/profiling` asks.
 fn keeps_frame_pointers() -> bool {
-    let flags = env::var("CARGO_ENCODED_RUSTFLAGS").unwrap_or_default();
+    let flags = flags();
     let mut values =
         flags.split('\x1f').filter_map(|flag| flag.split_once("force-frame-pointers="));
     // The last one counts.
     values.next_back().is_some_and(|(_, value)| !["n", "no", "off", "false"].contains(&value))
+}
+
+/// What tools need to find lines: a name for each build, which a profile tells; and code that begins
+/// with a page, since some (Go 1.19's) look for it as if it always did.
+fn help_profilers() {
+    let by_compiler = if flags().contains("linker-flavor=ld.lld") { "" } else { "-Wl," };
+    for argument in ["--build-id=sha1", "-zseparate-code"] {
+        println!("cargo::rustc-link-arg-bins={by_compiler}{argument}");
+    }
+}
+
+/// What the compiler is told, separated by 0x1F.
+fn flags() -> String {
+    env::var("CARGO_ENCODED_RUSTFLAGS").unwrap_or_default()
 }
 
 /// One line of the table that `src/web/mod.rs` includes. The tag is weak, since both encodings

@@ -43,10 +43,10 @@ const browser = await chromium.launch({
 });
 after(() => browser.close());
 
-/// A test on a server of its own. `play` gets a `Scene`.
-export function scene(name, play) {
+/// A test on a server of its own, through TLS if it says so. `play` gets a `Scene`.
+export function scene(name, play, { tls = false } = {}) {
   test(name, async () => {
-    const stage = new Scene();
+    const stage = new Scene(tls);
     try {
       await stage.server.start();
       await play(stage);
@@ -67,9 +67,14 @@ class Server {
   log = [];
   #data = mkdtempSync(join(tmpdir(), "gameserver-browser-"));
   #child = null;
+  #tls;
+
+  constructor(tls) {
+    this.#tls = tls ? selfSigned(this.#data) : {};
+  }
 
   get origin() {
-    return `http://${this.address}`;
+    return `${this.#tls.GAMESERVER_TLS_CERT_FILE ? "https" : "http"}://${this.address}`;
   }
 
   async start() {
@@ -80,6 +85,7 @@ class Server {
         GAMESERVER_LISTEN: this.address,
         GAMESERVER_ADMIN_LISTEN: "127.0.0.1:0",
         GAMESERVER_JWT_PRIVATE_KEY: signingKey,
+        ...this.#tls,
       },
       stdio: ["ignore", "ignore", "pipe"],
     });
@@ -110,18 +116,36 @@ class Server {
   }
 }
 
+/// Settings that name a certificate, which is made for them.
+function selfSigned(folder) {
+  const [certificate, key] = ["cert.pem", "key.pem"].map((name) => join(folder, name));
+  const subject = ["-subj", "/CN=gameserver test", "-addext", "subjectAltName=IP:127.0.0.1"];
+  const kind = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"];
+  const out = ["-keyout", key, "-out", certificate];
+  execFileSync("openssl", ["req", "-x509", "-nodes", "-days", "2", ...kind, ...subject, ...out], {
+    stdio: "ignore",
+  });
+  return { GAMESERVER_TLS_CERT_FILE: certificate, GAMESERVER_TLS_KEY_FILE: key };
+}
+
 /// A server and the windows that look at it, each with storage of its own.
 class Scene {
-  server = new Server();
+  server;
   #windows = [];
   #complaints = [];
   #allowed = [];
+
+  constructor(tls) {
+    this.server = new Server(tls);
+  }
 
   /// A new window at the page, with `options` for the browser's context.
   async window(options = {}, address = "/") {
     const context = await browser.newContext({
       viewport: DESK,
       reducedMotion: "reduce",
+      // Nobody vouches for the certificate of a test.
+      ignoreHTTPSErrors: true,
       ...options,
     });
     context.setDefaultTimeout(DEADLINE_MS);

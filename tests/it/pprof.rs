@@ -18,10 +18,14 @@ const HOARDED_BYTES: u16 = 60_000;
 
 /// What `go tool pprof -top` says of a profile that is asked for there.
 fn top(server: &Server, page: &str, options: &[&str]) -> String {
+    pprof(server, page, &[&["-top", "-nodecount=1000"], options].concat())
+}
+
+fn pprof(server: &Server, page: &str, options: &[&str]) -> String {
     let directory = tempfile::tempdir().unwrap();
     let url = format!("http://{}/debug/pprof/{page}", server.admin);
     let output = Command::new("go")
-        .args(["tool", "pprof", "-top", "-nodecount=1000"])
+        .args(["tool", "pprof"])
         .args(options)
         .arg(&url)
         .env("PPROF_TMPDIR", directory.path())
@@ -88,6 +92,10 @@ fn the_heap_is_who_allocated_what_is_there() {
     let held = bytes.fold(0.0, f64::max);
     let truly = f64::from(HOARDED) * f64::from(HOARDED_BYTES);
     assert!((0.3..3.0).contains(&(held / truly)), "{held} bytes of {truly} in\n{heap}");
+    // What is shipped has lost its lines; this build has them beside its names.
+    if std::env::var_os("TEST_BINARY").is_none() {
+        points_at_its_line(&server, 0.3 * truly);
+    }
     assert!(top(&server, "allocs", &[]).contains("Type: alloc_space"));
 
     let tasks = top(&server, "goroutine", &[]);
@@ -97,6 +105,35 @@ fn the_heap_is_who_allocated_what_is_there() {
     let text = call(server.admin, "GET", "/debug/pprof/tasks?debug=1").send().text();
     assert_eq!(text.matches(" of relay: running").count(), HOARDED as usize, "{text}");
     drop(sockets);
+}
+
+/// Whoever looks for a leak is led to the line that holds on to `at_least` so many bytes.
+fn points_at_its_line(server: &Server, at_least: f64) {
+    let lines = top(server, "heap", &["-cum", "-unit=B", "-lines", "-symbolize=force"]);
+    let held = |row: &&str| {
+        let bytes = row.split_whitespace().nth(3).map(|cum| cum.trim_end_matches('B').parse());
+        row.contains("games/relay.rs:") && bytes.is_some_and(|b| b.is_ok_and(|b: f64| b > at_least))
+    };
+    let row = lines.lines().find(held).unwrap_or_else(|| panic!("no line in\n{lines}"));
+    let (_, number) = row.split_whitespace().last().unwrap().rsplit_once(':').unwrap();
+    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/src/games/relay.rs");
+    let source = std::fs::read_to_string(source).unwrap();
+    let line = source.lines().nth(number.parse::<usize>().unwrap() - 1).unwrap();
+    assert!(line.contains("event.to_owned()"), "{row}\n{line}");
+}
+
+#[test]
+fn a_profile_names_the_build_that_it_is_of() {
+    let server = Server::start();
+    let raw = pprof(&server, "threads", &["-raw"]);
+    // The first mapping: its addresses, its offset in the file, the file, its build.
+    let line = raw.lines().skip_while(|line| *line != "Mappings").nth(1).unwrap();
+    let words: Vec<&str> = line.split_whitespace().collect();
+    let program = std::path::Path::new(words[2]);
+    let build = words[3];
+    assert!(build.len() >= 16 && build.bytes().all(|digit| digit.is_ascii_hexdigit()), "{line}");
+    let notes = Command::new("readelf").arg("--notes").arg(program).output().unwrap();
+    assert!(String::from_utf8_lossy(&notes.stdout).contains(build), "{line}: {notes:?}");
 }
 
 #[test]

@@ -1,11 +1,12 @@
 //! TLS on the public listener, as OpenSSL's client sees it.
 
-use std::io::{self, Read as _};
+use std::io::{self, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::Arc;
 use std::sync::Mutex;
+use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 use serde_json::json;
@@ -183,6 +184,25 @@ fn who_does_not_speak_tls_is_told_and_who_says_nothing_is_let_go() {
     assert_eq!(answer.header("content-type"), Some("application/problem+json"));
     assert!(problem["detail"].as_str().unwrap().contains("https://"), "{problem}");
     assert_eq!(silent.read(&mut [0]).unwrap_or(0), 0);
+}
+
+#[test]
+fn who_shakes_hands_and_comes_to_no_end_has_a_place_for_a_while_and_no_longer() {
+    let certificate = Certificate::new("slow");
+    let server = certificate.server(&[("CONNECTIONS_MAX", "2")]);
+    // The head of a handshake's record, whose rest does not come.
+    let begin = || {
+        let mut stream = TcpStream::connect(server.public).unwrap();
+        stream.write_all(&[22, 3, 1, 2, 0, 1]).unwrap();
+        stream
+    };
+    let (began, mut slow) = (Instant::now(), [begin(), begin()]);
+    // Both places are taken: the next one waits until they are given up.
+    assert!(subject(server.public).contains("slow"));
+    assert!(began.elapsed() > Duration::from_secs(5), "{:?}", began.elapsed());
+    for stream in &mut slow {
+        assert_eq!(stream.read(&mut [0]).unwrap_or(0), 0, "it is let go");
+    }
 }
 
 #[test]

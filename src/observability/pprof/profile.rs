@@ -178,11 +178,12 @@ impl Profile {
             }
             out.message(2, &sample);
         }
-        for (id, Mapping { start, end, offset, path }) in (1..).zip(&self.mappings) {
+        for (id, Mapping { start, end, offset, path, build_id }) in (1..).zip(&self.mappings) {
             let mut mapping = Message::default();
             mapping.number(1, id).number(2, *start as u64).number(3, *end as u64);
-            // The names are in here: there is no need to look for the file.
-            mapping.number(4, *offset).number(5, strings.index(path)).number(7, 1);
+            mapping.number(4, *offset).number(5, strings.index(path));
+            // The names are in here: there is no need to look for the file, unless it is for lines.
+            mapping.number(6, strings.index(build_id)).number(7, 1);
             out.message(3, &mapping);
         }
         for (id, Location { address, mapping, function }) in (1..).zip(&self.locations) {

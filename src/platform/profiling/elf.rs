@@ -25,8 +25,12 @@ const COMPRESSED_HEAD_BYTES: usize = 24;
 const ZLIB: u32 = 1;
 /// The type of a symbol that is a function (`STT_FUNC`).
 const FUNCTION: u8 = 2;
-/// A part of the file that is mapped (`PT_LOAD`).
+/// A part of the file that is mapped (`PT_LOAD`), and one that holds notes (`PT_NOTE`).
 const LOAD: u32 = 1;
+/// See [`LOAD`].
+const NOTE: u32 = 4;
+/// The note that tells builds apart (`NT_GNU_BUILD_ID`).
+const BUILD_ID: u32 = 3;
 
 /// Knows the functions of this process.
 pub struct Symbols {
@@ -82,8 +86,32 @@ fn code_mapping(line: &str) -> Option<Mapping> {
         start: usize::from_str_radix(start, 16).ok()?,
         end: usize::from_str_radix(end, 16).ok()?,
         offset: u64::from_str_radix(offset, 16).ok()?,
+        build_id: build_id(path).ok().flatten().unwrap_or_default(),
         path: path.to_owned(),
     })
+}
+
+/// What tells a file from other builds of it, in hexadecimal digits; most linkers note it.
+fn build_id(path: &str) -> io::Result<Option<String>> {
+    let file = open(path)?;
+    for row in programs(&file)?.iter().filter(|row| u32_at(row, 0) == NOTE) {
+        let notes = bytes(&file, number(row, 8), number(row, 32))?;
+        // Lengths of the owner's name and of what is noted, the kind, the name.
+        let starts = (0..notes.len().saturating_sub(16)).step_by(4).map(|at| &notes[at..]);
+        let mut found =
+            starts.filter(|note| u32_at(note, 8) == BUILD_ID && &note[12..16] == b"GNU\0");
+        if let Some(note) = found.next() {
+            let id = note[16..].iter().take(u32_at(note, 4) as usize);
+            return Ok(Some(id.map(|byte| format!("{byte:02x}")).collect()));
+        }
+    }
+    Ok(None)
+}
+
+/// A file that is mapped: the program itself even if another file has the name by now.
+fn open(path: &str) -> io::Result<File> {
+    let own = fs::read_link("/proc/self/exe").is_ok_and(|own| own == Path::new(path));
+    File::open(if own { "/proc/self/exe" } else { path })
 }
 
 /// The functions of a file.
@@ -97,14 +125,8 @@ struct Table {
 
 impl Table {
     fn read(path: &str) -> io::Result<Self> {
-        let own = fs::read_link("/proc/self/exe").is_ok_and(|own| own == Path::new(path));
-        // Even if another file has the name by now.
-        let file = File::open(if own { "/proc/self/exe" } else { path })?;
-        let head = bytes(&file, 0, 64)?;
-        if !head.starts_with(b"\x7fELF\x02\x01") {
-            return Err(io::ErrorKind::InvalidData.into());
-        }
-        let programs = rows(&file, number(&head, 32), u16_at(&head, 54), u16_at(&head, 56))?;
+        let file = open(path)?;
+        let (head, programs) = (head(&file)?, programs(&file)?);
         let loads = programs.iter().filter(|row| u32_at(row, 0) == LOAD);
         let segments =
             loads.map(|row| [number(row, 8), number(row, 32), number(row, 16)]).collect();
@@ -139,6 +161,22 @@ impl Table {
         let name = std::str::from_utf8(name).ok()?;
         Some(format!("{:#}", rustc_demangle::demangle(name)))
     }
+}
+
+/// The file's head: 64 bits, little-endian.
+fn head(file: &File) -> io::Result<Vec<u8>> {
+    let head = bytes(file, 0, 64)?;
+    if head.starts_with(b"\x7fELF\x02\x01") {
+        Ok(head)
+    } else {
+        Err(io::ErrorKind::InvalidData.into())
+    }
+}
+
+/// What of the file is mapped where, and the like.
+fn programs(file: &File) -> io::Result<Vec<Vec<u8>>> {
+    let head = head(file)?;
+    rows(file, number(&head, 32), u16_at(&head, 54), u16_at(&head, 56))
 }
 
 /// The rows of one of the file's own tables.

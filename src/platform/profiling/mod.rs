@@ -88,4 +88,6 @@ pub struct Mapping {
     pub offset: u64,
     /// The file, or what the operating system calls it.
     pub path: String,
+    /// What tells the file from other builds of it; empty if nothing does.
+    pub build_id: String,
 }
