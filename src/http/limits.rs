@@ -9,6 +9,7 @@ use super::problem::Refusal;
 use crate::auth::secrets::digest;
 use crate::ids::{Timestamp, UserId};
 use crate::store::Store;
+use crate::telemetry::figures::{self, RATE_LIMITED};
 
 /// Names, users and addresses that are counted at a time by a node that is alone; who comes when all
 /// of them are of this minute is refused.
@@ -52,7 +53,7 @@ impl Limits {
     /// Counts a sign-in before its password is looked at: many at a time are no way around.
     pub(super) async fn sign_in(&self, username: &str) -> Result<Attempt, Refusal> {
         let key = digest(&format!("sign-in {}", username.to_lowercase()));
-        self.take(key, self.per_minute.failed_sign_ins).await?;
+        self.take(key, self.per_minute.failed_sign_ins, figures::PerMinute::SignIns).await?;
         Ok(Attempt(key))
     }
 
@@ -71,16 +72,17 @@ impl Limits {
 
     /// Counts a match or a ticket.
     pub(super) async fn matches(&self, user: UserId) -> Result<(), Refusal> {
-        self.take(digest(&format!("match {user}")), self.per_minute.matches).await
+        let key = digest(&format!("match {user}"));
+        self.take(key, self.per_minute.matches, figures::PerMinute::Matches).await
     }
 
     /// Counts a new account.
     pub(super) async fn accounts(&self, address: IpAddr) -> Result<(), Refusal> {
         let key = digest(&format!("account {}", network(address)));
-        self.take(key, self.per_minute.accounts).await
+        self.take(key, self.per_minute.accounts, figures::PerMinute::Accounts).await
     }
 
-    async fn take(&self, key: [u8; 32], most: u32) -> Result<(), Refusal> {
+    async fn take(&self, key: [u8; 32], most: u32, of: figures::PerMinute) -> Result<(), Refusal> {
         if most == 0 {
             return Ok(());
         }
@@ -88,7 +90,11 @@ impl Limits {
             Store::Postgres(store) => store.count(key).await?,
             Store::Sqlite(_) => self.count_here(key, Timestamp::now()),
         };
-        if count <= most { Ok(()) } else { Err(Refusal::rate_limited(most, seconds_left)) }
+        if count <= most {
+            return Ok(());
+        }
+        RATE_LIMITED.of(of).increment();
+        Err(Refusal::rate_limited(most, seconds_left))
     }
 
     /// How often in this minute, with this one; and the seconds that it still has.

@@ -55,7 +55,7 @@ use crate::telemetry::trace;
 use crate::users::{SocketTickets, UserError, Users};
 
 /// The name of the header that a request is found by.
-const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// The name of the header in which a node says for whom it passes a request on.
 const X_NODE: HeaderName = HeaderName::from_static("x-gameserver-node");
 /// Longest request id that is taken over from a client.
@@ -244,7 +244,7 @@ impl Handler for Http {
         connection: Arc<Connection>,
     ) -> Response {
         let began = Instant::now();
-        let id = request_id(request.headers());
+        let (id, span) = begin(request.headers());
         // Another node that it is passed on to takes it over.
         request.headers_mut().insert(X_REQUEST_ID, id.clone());
         let (method, path) = (request.method().clone(), request.uri().path().to_owned());
@@ -254,11 +254,6 @@ impl Handler for Http {
         let found = self.router.find(&path, taken_for);
         let route = Route::of(&found);
         let (_active, _span) = (REQUESTS_ACTIVE.hold(), trace::waiting_span("request"));
-        let span = tracing::error_span!(
-            "request",
-            request_id = id.to_str().unwrap_or_default(),
-            "match" = tracing::field::Empty,
-        );
         // What is wrong with it is said by whoever waits.
         let deadline = self.request_timeout + routes::wait(&request).unwrap_or_default();
         let answer = self.answer(found, request, &connection).instrument(span.clone());
@@ -292,6 +287,15 @@ impl Handler for Http {
 
 fn micros(since: Instant) -> u64 {
     u64::try_from(since.elapsed().as_micros()).unwrap_or(u64::MAX)
+}
+
+/// A request's id, and the span in which it is answered: each line of the log that it leads to has
+/// the id, and the match once that is known.
+pub fn begin(headers: &HeaderMap) -> (HeaderValue, tracing::Span) {
+    let id = request_id(headers);
+    let request_id = id.to_str().unwrap_or_default();
+    let span = tracing::error_span!("request", request_id, "match" = tracing::field::Empty);
+    (id, span)
 }
 
 /// The client's own id, if it is sane; a new one otherwise.

@@ -8,12 +8,14 @@ use bytes::Bytes;
 use http_body_util::Full;
 use hyper::Method;
 use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
+use tracing::Instrument as _;
 
 use super::status::History;
 use super::{metrics, pprof, status};
 use crate::cluster::Cluster;
 use crate::http::problem::Refusal;
 use crate::http::server::{Connection, Handler, Request, Response};
+use crate::http::{X_REQUEST_ID, begin};
 use crate::matches::Registry;
 use crate::store::Store;
 
@@ -97,9 +99,12 @@ impl Admin {
 
 impl Handler for Admin {
     async fn handle(self: Arc<Self>, request: Request, _: Arc<Connection>) -> Response {
-        let answer = self.answer(request).await;
+        let (id, span) = begin(request.headers());
+        let answer = self.answer(request).instrument(span).await;
         let mut response = answer.unwrap_or_else(Refusal::into_response);
-        response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        let headers = response.headers_mut();
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        headers.insert(X_REQUEST_ID, id);
         response
     }
 }

@@ -20,7 +20,7 @@ use thiserror::Error;
 
 use crate::games::{Outcome, Seat};
 use crate::ids::{MatchId, NodeId, SessionId, TicketId, Timestamp, UserId};
-use crate::telemetry::figures::{STORE_ERRORS, STORE_TIME, StoreFailure};
+use crate::telemetry::figures::{STORE_CALLS, STORE_ERRORS, STORE_TIME, StoreFailure};
 
 /// Why the store did not do as it was asked. Nothing was changed.
 #[derive(Clone, Debug, Error)]
@@ -434,19 +434,24 @@ impl Store {
     }
 }
 
+/// The result of a call, which goes into the figures.
+fn counted<T>(began: Instant, result: Result<T, StoreError>) -> Result<T, StoreError> {
+    STORE_TIME.took(began.elapsed());
+    result.inspect_err(|error| STORE_ERRORS.of(error.kind()).increment())
+}
+
 /// Both stores have the same calls.
 macro_rules! calls {
     ($($(#[$doc:meta])* $name:ident($($argument:ident: $type:ty),*) -> $result:ty;)*) => {
         impl Store {
             $($(#[$doc])*
             pub async fn $name(&self, $($argument: $type),*) -> Result<$result, StoreError> {
-                let began = Instant::now();
+                let (began, _active) = (Instant::now(), STORE_CALLS.hold());
                 let result = match self {
                     Self::Sqlite(store) => store.$name($($argument),*).await,
                     Self::Postgres(store) => store.$name($($argument),*).await,
                 };
-                STORE_TIME.took(began.elapsed());
-                result.inspect_err(|error| STORE_ERRORS.of(error.kind()).increment())
+                counted(began, result)
             })*
         }
     };

@@ -9,11 +9,12 @@ use std::future::ready;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
+use std::time::Instant;
 
 use deadpool_postgres::ClientWrapper;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::timeout_at;
 
-use super::{MatchChange, Store, StoreError};
+use super::{MatchChange, Store, StoreError, counted};
 use crate::ids::MatchId;
 
 /// Batches under way at most; what comes meanwhile gathers for the next one.
@@ -26,9 +27,10 @@ type Answer = Pin<Box<dyn Future<Output = Result<Vec<MatchId>, StoreError>> + Se
 pub struct Pipeline {
     store: Arc<Store>,
     connection: Option<Arc<ClientWrapper>>,
-    answers: VecDeque<Answer>,
+    /// And when each was asked for.
+    answers: VecDeque<(Instant, Answer)>,
     /// Until when the oldest of them is to be there.
-    deadline: Option<Instant>,
+    deadline: Option<tokio::time::Instant>,
 }
 
 impl Pipeline {
@@ -48,12 +50,13 @@ impl Pipeline {
 
     /// Sends a batch behind those that are under way.
     pub async fn send(&mut self, changes: Arc<Vec<MatchChange>>) {
+        let began = Instant::now();
         let mut answer = self.begin(changes).await.unwrap_or_else(|e| Box::pin(ready(Err(e))));
         // A future does nothing before it is polled: this one is to be sent before the next.
         if let Poll::Ready(now) = answer.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
             answer = Box::pin(ready(now));
         }
-        self.answers.push_back(answer);
+        self.answers.push_back((began, answer));
     }
 
     async fn begin(&mut self, changes: Arc<Vec<MatchChange>>) -> Result<Answer, StoreError> {
@@ -76,14 +79,17 @@ impl Pipeline {
     /// is under way any more, and the batches behind may have been judged by a state that lacks
     /// this one: all of them are to be written again, in order. Can be given up and asked again.
     pub async fn answer(&mut self) -> Result<Vec<MatchId>, StoreError> {
-        let Some(oldest) = self.answers.front_mut() else { return std::future::pending().await };
+        let Some((began, oldest)) = self.answers.front_mut() else {
+            return std::future::pending().await;
+        };
         let answer = match &*self.store {
             Store::Sqlite(_) => oldest.await,
             Store::Postgres(postgres) => {
                 let limit = postgres.answer_timeout();
-                let deadline = *self.deadline.get_or_insert_with(|| Instant::now() + limit);
+                let now = tokio::time::Instant::now;
+                let deadline = *self.deadline.get_or_insert_with(|| now() + limit);
                 let late = |_| Err(StoreError::Unavailable("it does not answer".into()));
-                timeout_at(deadline, oldest).await.unwrap_or_else(late)
+                counted(*began, timeout_at(deadline, oldest).await.unwrap_or_else(late))
             }
         };
         self.deadline = None;

@@ -150,6 +150,18 @@ label! {
     }
 }
 
+label! {
+    /// What there were too many of in a minute.
+    PerMinute("limit") {
+        /// Wrong passwords for one user name.
+        SignIns = "sign_ins",
+        /// New matches, tickets and quick plays of one user.
+        Matches = "matches",
+        /// New accounts from one address.
+        Accounts = "accounts",
+    }
+}
+
 /// See the help texts: they are the documentation.
 macro_rules! figures {
     ($($type:ty, $constant:ident = $make:expr;)*) => {
@@ -176,6 +188,11 @@ figures! {
         "Accounts that were registered with a name; guests are not among them.");
     Counters<SignIn, 5>, SIGN_INS = Counters::new("gameserver_sign_ins_total",
         "Sign-ins, and those that were refused.");
+    Level, PASSWORDS_WAITING = Level::new("gameserver_passwords_waiting",
+        "Sign-ins and sign-ups whose passwords are hashed or wait for it; 256 at most, then they are \
+         answered 503.");
+    Counters<PerMinute, 3>, RATE_LIMITED = Counters::new("gameserver_rate_limited_total",
+        "Requests that were answered 429, by what there were too many of in a minute.");
     Counter, TOKENS_REFUSED = Counter::new("gameserver_tokens_refused_total",
         "Access tokens that were refused: expired, revoked, or not ours.");
 
@@ -228,6 +245,8 @@ figures! {
         "Changes that the store refused since another node writes to the match.");
     Histogram, STORE_TIME = Histogram::of_times("gameserver_store_call_duration_seconds",
         "How long calls of the store took, the wait for it included.");
+    Level, STORE_CALLS = Level::new("gameserver_store_calls_active",
+        "Calls of the store that are under way or wait, commits of the log over PostgreSQL apart.");
     Counters<StoreFailure, 4>, STORE_ERRORS = Counters::new("gameserver_store_errors_total",
         "Calls of the store that failed.");
     Observed, STORE_CONNECTIONS = Observed::new(GAUGE, "gameserver_store_connections", &["state"],

@@ -10,13 +10,29 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+/// Buckets of a histogram, the one for all that is larger apart.
+const BOUNDS: usize = 15;
 /// Bounds of the buckets of times, in microseconds.
-const TIME_BOUNDS: [u64; 14] = [
-    100, 250, 500, 1000, 2500, 5000, 10_000, 25_000, 50_000, 100_000, 250_000, 1_000_000,
-    5_000_000, 30_000_000,
+const TIME_BOUNDS: [u64; BOUNDS] = [
+    100,
+    250,
+    500,
+    1000,
+    2500,
+    5000,
+    10_000,
+    25_000,
+    50_000,
+    100_000,
+    250_000,
+    1_000_000,
+    5_000_000,
+    30_000_000,
+    300_000_000,
 ];
 /// Bounds of the buckets of sizes.
-const SIZE_BOUNDS: [u64; 14] = [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192];
+const SIZE_BOUNDS: [u64; BOUNDS] =
+    [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16_384];
 const MICROS_PER_SECOND: f64 = 1e6;
 
 /// What tells the values of a family apart.
@@ -220,17 +236,17 @@ impl Metric for Level {
 /// How many were at most so large.
 #[derive(Debug)]
 pub struct Buckets {
-    bounds: &'static [u64; 14],
+    bounds: &'static [u64; BOUNDS],
     /// In the unit of the bounds, for one of the unit that is shown.
     scale: f64,
     /// One for each bound, and one for what is above all.
-    counts: [AtomicU64; 15],
+    counts: [AtomicU64; BOUNDS + 1],
     sum: AtomicU64,
 }
 
 impl Buckets {
-    const fn new(bounds: &'static [u64; 14], scale: f64) -> Self {
-        let counts = [const { AtomicU64::new(0) }; 15];
+    const fn new(bounds: &'static [u64; BOUNDS], scale: f64) -> Self {
+        let counts = [const { AtomicU64::new(0) }; BOUNDS + 1];
         Self { bounds, scale, counts, sum: AtomicU64::new(0) }
     }
 

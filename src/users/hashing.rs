@@ -11,6 +11,8 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::UserError;
 use crate::platform;
+use crate::telemetry::figures::PASSWORDS_WAITING;
+use crate::telemetry::metrics::Held;
 
 /// Jobs that are under way or wait; more are refused as [`UserError::Busy`].
 pub const WAITING_MAX: usize = 256;
@@ -36,8 +38,9 @@ impl Pool {
     /// A place in the queue, for one job after the other. Whoever changes something that a later
     /// job is needed for takes it first: a refusal has to come before the change.
     pub(super) fn place(&self) -> Result<Place<'_>, UserError> {
-        let place = self.waiting.try_acquire().map_err(|_| UserError::Busy)?;
-        Ok(Place { running: &self.running, _place: place })
+        let permit = self.waiting.try_acquire().map_err(|_| UserError::Busy)?;
+        let counted = PASSWORDS_WAITING.hold();
+        Ok(Place { running: &self.running, _permit: permit, _counted: counted })
     }
 }
 
@@ -51,7 +54,8 @@ fn running(cores: usize, memory_limit: Option<u64>) -> usize {
 /// A place in the queue of a [`Pool`].
 pub(super) struct Place<'a> {
     running: &'a Arc<Semaphore>,
-    _place: SemaphorePermit<'a>,
+    _permit: SemaphorePermit<'a>,
+    _counted: Held,
 }
 
 impl Place<'_> {

@@ -86,6 +86,8 @@ fn request_ids_are_taken_if_sane_and_made_otherwise() {
         assert!(id != bad && (8..=64).contains(&id.len()), "{bad:?} gave {id:?}");
     }
     assert_ne!(id_of(""), id_of(""));
+    let health = call(server.admin, "GET", "/healthz").header("X-Request-Id", "of-a-probe").send();
+    assert_eq!(health.header("x-request-id"), Some("of-a-probe"));
     server.call("GET", "/v1/games").header("X-Request-Id", "find-me-in-the-log").send();
     let line = server.logged(|line| line.contains("find-me-in-the-log"));
     assert_eq!(field(&line, "status"), Some(json!(200)), "{line}");

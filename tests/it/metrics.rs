@@ -92,6 +92,8 @@ fn figures_move_with_what_happens() {
             1,
         ),
         ("gameserver_store_errors_total{error=\"unavailable\"}", 0),
+        ("gameserver_passwords_waiting", 0),
+        ("gameserver_rate_limited_total{limit=\"sign_ins\"}", 0),
         ("gameserver_nodes", 1),
     ] {
         assert_eq!(value::<u64>(&text, series), expected, "{series}\n{text}");
@@ -125,12 +127,51 @@ fn figures_move_with_what_happens() {
 }
 
 #[test]
+fn each_commit_is_a_call_of_the_store() {
+    let server = Server::start();
+    let (_, _, mut sockets) = server.tictactoe();
+    let counts = || {
+        let text = scrape(&server);
+        let count = |name: &str| value::<u64>(&text, &format!("gameserver_{name}_seconds_count"));
+        (count("commit_duration"), count("store_call_duration"))
+    };
+    let before = counts();
+    for (turn, cell) in [4, 0, 8, 1, 2].into_iter().enumerate() {
+        sockets[turn % 2].accepted(turn as u64 + 1, &json!({ "place": cell }));
+    }
+    let after = counts();
+    assert_eq!(after.0 - before.0, 5, "{before:?}, {after:?}");
+    assert!(after.1 - before.1 >= 5, "{before:?}, {after:?}");
+}
+
+#[test]
 fn prometheus_takes_the_figures() {
     let server = Server::start();
     let (_, _, mut sockets) = server.tictactoe();
     sockets[0].accepted(1, &json!({"place": 4}));
     let checked = promtool(&["check", "metrics"], &scrape(&server));
     assert!(checked.status.success() && checked.stderr.is_empty(), "{checked:?}");
+}
+
+/// Whether panels are such as Grafana draws: each of a known type, in its own place on a grid of 24
+/// columns, with targets that have names of their own.
+fn panels_fit(panels: &[Value]) {
+    let mut taken = BTreeSet::new();
+    let mut ids = BTreeSet::new();
+    for panel in panels {
+        assert!(ids.insert(panel["id"].as_u64().unwrap()), "{panel}");
+        assert!(["stat", "timeseries"].contains(&panel["type"].as_str().unwrap()), "{panel}");
+        assert_eq!(panel["datasource"]["uid"], "${datasource}", "{panel}");
+        let [x, y, width, height] =
+            ["x", "y", "w", "h"].map(|name| panel["gridPos"][name].as_u64().unwrap());
+        assert!(x + width <= 24, "{panel}");
+        for place in (x..x + width).flat_map(|x| (y..y + height).map(move |y| (x, y))) {
+            assert!(taken.insert(place), "{panel} lies upon another");
+        }
+        let names = panel["targets"].as_array().unwrap().iter().map(|target| &target["refId"]);
+        let names: Vec<_> = names.map(|name| name.as_str().unwrap()).collect();
+        assert_eq!(names.iter().collect::<BTreeSet<_>>().len(), names.len(), "{panel}");
+    }
 }
 
 #[test]
@@ -156,6 +197,7 @@ fn dashboard_and_alerts_use_figures_that_there_are() {
     let dashboard: Value =
         serde_json::from_str(&fs::read_to_string(monitoring("dashboard.json")).unwrap()).unwrap();
     let panels = dashboard["panels"].as_array().unwrap();
+    panels_fit(panels);
     let expressions = panels.iter().flat_map(|panel| panel["targets"].as_array().unwrap());
     let rules = expressions.enumerate().fold(
         String::from("groups:\n- name: x\n  rules:\n"),

@@ -6,7 +6,7 @@ use std::thread;
 
 use serde_json::{Value, json};
 
-use crate::client::call;
+use crate::client::{Socket, call};
 use crate::harness::Server;
 
 /// Nobody is slowed down.
@@ -71,18 +71,22 @@ fn go_tool_pprof_shows_where_time_goes() {
     assert!(top.contains("Type: cpu"), "{top}");
 }
 
-#[test]
-fn the_heap_is_who_allocated_what_is_there() {
-    let server = Server::start();
+/// Matches that hold as much as is known, for as long as somebody is connected to them.
+fn hoard(server: &Server) -> Vec<Socket> {
     let user = server.guest();
-    // What matches share stays in memory as long as somebody is connected.
     let sockets = (0..HOARDED).map(|_| {
         let id = server.seated(&json!({"game": "relay"}), &[&user]);
         let mut socket = server.play(&user, &id);
         socket.accepted(1, &json!({"state": "x".repeat(HOARDED_BYTES.into())}));
         socket
     });
-    let sockets: Vec<_> = sockets.collect();
+    sockets.collect()
+}
+
+#[test]
+fn the_heap_is_who_allocated_what_is_there() {
+    let server = Server::start();
+    let sockets = hoard(&server);
     let heap = top(&server, "heap", &["-cum", "-unit=B"]);
     assert!(heap.contains("Type: inuse_space"), "{heap}");
     // flat, flat%, sum%, cum, cum%, name
@@ -90,12 +94,8 @@ fn the_heap_is_who_allocated_what_is_there() {
     let bytes =
         rows.filter_map(|row| row.split_whitespace().nth(3)?.trim_end_matches('B').parse().ok());
     let held = bytes.fold(0.0, f64::max);
-    let truly = f64::from(HOARDED) * f64::from(HOARDED_BYTES);
+    let truly = hoarded();
     assert!((0.3..3.0).contains(&(held / truly)), "{held} bytes of {truly} in\n{heap}");
-    // What is shipped has lost its lines; this build has them beside its names.
-    if std::env::var_os("TEST_BINARY").is_none() {
-        points_at_its_line(&server, 0.3 * truly);
-    }
     assert!(top(&server, "allocs", &[]).contains("Type: alloc_space"));
 
     let tasks = top(&server, "goroutine", &[]);
@@ -107,12 +107,24 @@ fn the_heap_is_who_allocated_what_is_there() {
     drop(sockets);
 }
 
-/// Whoever looks for a leak is led to the line that holds on to `at_least` so many bytes.
-fn points_at_its_line(server: &Server, at_least: f64) {
-    let lines = top(server, "heap", &["-cum", "-unit=B", "-lines", "-symbolize=force"]);
+/// How many bytes [`hoard`] holds on to.
+fn hoarded() -> f64 {
+    f64::from(HOARDED) * f64::from(HOARDED_BYTES)
+}
+
+#[test]
+fn whoever_looks_for_a_leak_is_led_to_its_line() {
+    // What is shipped has lost its lines; this build has them beside its names.
+    if std::env::var_os("TEST_BINARY").is_some() {
+        return;
+    }
+    let server = Server::start();
+    let _sockets = hoard(&server);
+    let lines = top(&server, "heap", &["-cum", "-unit=B", "-lines", "-symbolize=force"]);
     let held = |row: &&str| {
         let bytes = row.split_whitespace().nth(3).map(|cum| cum.trim_end_matches('B').parse());
-        row.contains("games/relay.rs:") && bytes.is_some_and(|b| b.is_ok_and(|b: f64| b > at_least))
+        row.contains("games/relay.rs:")
+            && bytes.is_some_and(|b| b.is_ok_and(|b: f64| b > 0.3 * hoarded()))
     };
     let row = lines.lines().find(held).unwrap_or_else(|| panic!("no line in\n{lines}"));
     let (_, number) = row.split_whitespace().last().unwrap().rsplit_once(':').unwrap();
@@ -202,11 +214,13 @@ fn go_asks_for_names_as_it_does_of_its_own() {
 
 #[test]
 fn what_there_is_not_is_said() {
-    let server = Server::start();
+    let server = Server::with(&[("HEAP_SAMPLE_BYTES", "0")]);
     let get = |page: &str| call(server.admin, "GET", &format!("/debug/pprof/{page}")).send();
     for page in ["block", "mutex", "threadcreate"] {
         assert_eq!(get(page).status, 501, "{page}");
     }
+    let detail = &get("heap").problem(501)["detail"];
+    assert!(detail.as_str().unwrap().contains("GAMESERVER_HEAP_SAMPLE_BYTES"), "{detail}");
     assert_eq!(get("nothing").status, 404);
     for page in ["profile?seconds=0", "profile?seconds=301", "profile?hz=x", "trace?seconds=61"] {
         assert_eq!(get(page).status, 422, "{page}");

@@ -4,7 +4,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde_json::json;
 
-use crate::client::{Answer, upgrade};
+use crate::client::{Answer, call, upgrade};
 use crate::harness::Server;
 use crate::postgres;
 
@@ -137,4 +137,7 @@ fn accounts_of_an_address_are_counted_if_that_is_wanted() {
     });
     assert_eq!(statuses(&seen), [201, 201, 429]);
     assert_limited(&seen[2]);
+    let figures = call(server.admin, "GET", "/metrics").send().text();
+    let none = "gameserver_rate_limited_total{limit=\"accounts\"} 0\n";
+    assert!(figures.contains(&none[..none.len() - 2]) && !figures.contains(none), "{figures}");
 }

@@ -191,12 +191,12 @@ fn who_shakes_hands_and_comes_to_no_end_has_a_place_for_a_while_and_no_longer() 
     let certificate = Certificate::new("slow");
     let server = certificate.server(&[("CONNECTIONS_MAX", "2")]);
     // The head of a handshake's record, whose rest does not come.
-    let begin = || {
+    let half = || {
         let mut stream = TcpStream::connect(server.public).unwrap();
         stream.write_all(&[22, 3, 1, 2, 0, 1]).unwrap();
         stream
     };
-    let (began, mut slow) = (Instant::now(), [begin(), begin()]);
+    let (began, mut slow) = (Instant::now(), [half(), half()]);
     // Both places are taken: the next one waits until they are given up.
     assert!(subject(server.public).contains("slow"));
     assert!(began.elapsed() > Duration::from_secs(5), "{:?}", began.elapsed());

@@ -5,6 +5,7 @@
 //! profiles.
 
 use std::cell::OnceCell;
+use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::io::{self, Read as _};
 use std::os::unix::fs::FileExt as _;
@@ -101,8 +102,11 @@ fn build_id(path: &str) -> io::Result<Option<String>> {
         let mut found =
             starts.filter(|note| u32_at(note, 8) == BUILD_ID && &note[12..16] == b"GNU\0");
         if let Some(note) = found.next() {
-            let id = note[16..].iter().take(u32_at(note, 4) as usize);
-            return Ok(Some(id.map(|byte| format!("{byte:02x}")).collect()));
+            let mut digits = String::new();
+            for byte in note[16..].iter().take(u32_at(note, 4) as usize) {
+                let _ = write!(digits, "{byte:02x}");
+            }
+            return Ok(Some(digits));
         }
     }
     Ok(None)
