@@ -3,6 +3,7 @@
 //! What is known of where something happens is a span's: of a request its id, and the match that it
 //! is about. A line of JSON has that beside what happened, in one object.
 
+use std::backtrace::{Backtrace, BacktraceStatus};
 use std::fmt::Debug;
 use std::io::{IsTerminal as _, Write as _, stderr};
 use std::panic::PanicHookInfo;
@@ -57,7 +58,10 @@ fn log_panic(panic: &PanicHookInfo<'_>) {
     let payload = panic.payload();
     let why = payload.downcast_ref::<&str>().copied();
     let why = why.or_else(|| payload.downcast_ref::<String>().map(String::as_str));
-    tracing::error!(at, why, "panicked");
+    // Where the environment asks for one (RUST_BACKTRACE).
+    let trace = Backtrace::capture();
+    let trace = (trace.status() == BacktraceStatus::Captured).then(|| trace.to_string());
+    tracing::error!(at, why, trace, "panicked");
 }
 
 /// All of it at once: no two lines are mixed.
