@@ -18,6 +18,7 @@
 //! | [`protocol`] | the messages of a socket, their codecs and limits |
 //! | [`store`] | records, and the `SQLite` file that keeps them |
 //! | [`auth`] | pure cryptography: passwords, tokens, keys |
+//! | [`ratings`] | how strong players are: Glicko-2 |
 //! | [`games`] | pure rules: the `Game` trait and the built-in games |
 //! | [`web`] | the embedded web client |
 //! | [`tls`] | connections, in the clear or through TLS |
@@ -35,8 +36,8 @@
 //!
 //! # Invariants
 //! 1. Target cfg stands under [`platform`] alone (and in Cargo.toml).
-//! 2. [`games`], [`protocol`] and [`auth`] do no I/O; clock and randomness are arguments. The same
-//!    events always give the same state.
+//! 2. [`games`], [`protocol`], [`ratings`] and [`auth`] do no I/O; clock and randomness are
+//!    arguments. The same events always give the same state.
 //! 3. Rooms depend downwards only, without circles.
 //! 4. Every queue, map, frame, timeout and retry has a named bound and a policy when it is full.
 //! 5. An event is in the store before anyone is told of it, where the game promises that.
@@ -71,6 +72,8 @@ pub mod operator;
 pub mod platform;
 #[cfg(feature = "server")]
 pub mod protocol;
+#[cfg(feature = "server")]
+pub mod ratings;
 #[cfg(feature = "server")]
 pub mod serve;
 #[cfg(feature = "server")]
