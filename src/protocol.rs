@@ -14,6 +14,7 @@ use serde_json::value::RawValue;
 
 use crate::games::{Outcome, Seat};
 use crate::ids::{MatchId, Timestamp, UserId};
+use crate::ratings::RatingChange;
 
 /// Longest message of a client, in bytes, however many frames it takes.
 pub const MESSAGE_BYTES_MAX: usize = 64 * 1024;
@@ -278,7 +279,7 @@ pub enum ServerMessage<'a> {
         /// How.
         outcome: &'a Outcome,
         /// How ratings changed; null where nothing is rated.
-        ratings: Option<()>,
+        ratings: Option<&'a [RatingChange]>,
     },
     /// Something was refused; nothing changed.
     Error {

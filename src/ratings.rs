@@ -249,7 +249,7 @@ mod tests {
         standing.rated_at = NOW.minus(year);
         let here = Standing { rated_at: NOW, ..standing };
         let changes = settle(&mut seated(&[standing, here]), &outcome(&[]), NOW);
-        assert_eq!([changes[0].before, changes[0].after], [1800.0, 1800.0]);
+        assert!(near(changes[0].after, 1800.0, 0.0), "{changes:?}");
         let changes = settle(&mut seated(&[standing, here]), &outcome(&[0]), NOW);
         let moved = |place: usize| (changes[place].after - changes[place].before).abs();
         assert!(moved(0) > 2.0 * moved(1) && moved(1) > 1.0, "{changes:?}");

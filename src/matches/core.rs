@@ -17,6 +17,7 @@ use super::outbox::{Close, Outbox};
 use crate::games::{Audience, Game, GameInfo, Mode, Outcome, Seat, Viewer};
 use crate::ids::{SessionId, Timestamp, UserId};
 use crate::protocol::{Frame, Player, ServerMessage};
+use crate::ratings::RatingChange;
 use crate::store::{EventRecord, MatchRecord, MatchState, Visibility};
 use crate::telemetry::figures::MATCHES_ENDED;
 
@@ -109,9 +110,24 @@ pub(super) struct History {
 
 /// Something that somebody is to be told, or that is to be done, in order.
 pub(super) enum Output {
-    Broadcast { number: u64, audience: Audience, frame: Arc<Frame> },
-    To { outbox: Arc<Outbox>, frame: Arc<Frame> },
-    Welcome { outbox: Arc<Outbox>, frames: Vec<Arc<Frame>> },
+    Broadcast {
+        number: u64,
+        audience: Audience,
+        frame: Arc<Frame>,
+    },
+    To {
+        outbox: Arc<Outbox>,
+        frame: Arc<Frame>,
+    },
+    Welcome {
+        outbox: Arc<Outbox>,
+        frames: Vec<Arc<Frame>>,
+        ended: bool,
+    },
+    /// What the end has made of ratings is known once it is committed.
+    Ended {
+        number: u64,
+    },
     CloseAll(Close),
     Done(oneshot::Sender<()>),
 }
@@ -350,15 +366,16 @@ impl Core {
 
     /// Tells everyone how it ended, if it has.
     pub fn tell_end(&mut self) {
-        if let Some(frame) = self.ended_frame() {
-            self.broadcast(Audience::Everyone, frame);
+        if self.record.outcome.is_some() {
+            self.outputs += 1;
+            self.emit(Output::Ended { number: self.outputs });
         }
     }
 
     fn ended_frame(&self) -> Option<Arc<Frame>> {
         let outcome = self.record.outcome.as_ref()?;
-        let ended = ServerMessage::Ended { seq: self.seq, outcome, ratings: None };
-        Some(Frame::message(&ended))
+        let ratings = self.record.ratings.as_deref();
+        Some(Frame::message(&ServerMessage::Ended { seq: self.seq, outcome, ratings }))
     }
 
     /// Tells `audience`, as it is connected when the output's turn has come.
@@ -396,8 +413,11 @@ impl Core {
         }
     }
 
-    /// The log has committed the changes up to `number`.
-    pub fn committed(&mut self, number: u64) {
+    /// The log has committed the changes up to `number`, and with them what they made of ratings.
+    pub fn committed(&mut self, number: u64, ratings: Option<&[RatingChange]>) {
+        if let Some(ratings) = ratings {
+            self.record.ratings = Some(ratings.to_vec());
+        }
         self.written = self.written.max(number);
         while self.pending.front().is_some_and(|(after, _)| *after <= self.written) {
             if let Some((_, output)) = self.pending.pop_front() {
@@ -409,16 +429,28 @@ impl Core {
     fn deliver(&mut self, output: Output) {
         match output {
             Output::Broadcast { number, audience, frame } => {
-                for socket in &self.sockets {
-                    if socket.after_output < number && audience.includes(socket.viewer) {
-                        socket.outbox.push(&frame);
-                    }
+                self.push_to_all(number, audience, &frame);
+            }
+            Output::Ended { number } => {
+                if let Some(frame) = self.ended_frame() {
+                    self.push_to_all(number, Audience::Everyone, &frame);
                 }
             }
             Output::To { outbox, frame } => outbox.push(&frame),
-            Output::Welcome { outbox, frames } => outbox.push_all(frames),
+            Output::Welcome { outbox, mut frames, ended } => {
+                frames.extend(self.ended_frame().filter(|_| ended));
+                outbox.push_all(frames);
+            }
             Output::CloseAll(close) => self.close_all(close),
             Output::Done(sender) => drop(sender.send(())),
+        }
+    }
+
+    fn push_to_all(&self, number: u64, audience: Audience, frame: &Arc<Frame>) {
+        for socket in &self.sockets {
+            if socket.after_output < number && audience.includes(socket.viewer) {
+                socket.outbox.push(frame);
+            }
         }
     }
 
@@ -459,8 +491,9 @@ impl Core {
             last_id: applied.map(|last| last.map_or(0, |(id, _)| id)),
         });
         let missed = after.map(|after| self.missed(viewer, after, older)).unwrap_or_default();
-        let frames = std::iter::once(welcome).chain(missed).chain(self.ended_frame()).collect();
-        self.emit(Output::Welcome { outbox: Arc::clone(outbox), frames });
+        let frames = std::iter::once(welcome).chain(missed).collect();
+        let ended = self.record.outcome.is_some();
+        self.emit(Output::Welcome { outbox: Arc::clone(outbox), frames, ended });
         let (outbox, after_output) = (Arc::clone(outbox), self.outputs);
         self.sockets.push(Socket { outbox, viewer, session, after_output });
     }

@@ -20,6 +20,7 @@ use crate::cluster::Cluster;
 use crate::games::{Game, GameInfo, Leaving, Mode, Outcome, Refusal, Seat, Viewer};
 use crate::ids::{MatchId, NodeId, SessionId, Timestamp, UserId};
 use crate::protocol::{Frame, Problem, ServerMessage};
+use crate::ratings::RatingChange;
 use crate::store::{EventRecord, MatchChange, MatchRecord, MatchState, Snapshot, Visibility};
 use crate::telemetry::figures::{COMMANDS, CommandResult, OWNERSHIP, Ownership};
 
@@ -400,9 +401,10 @@ impl Match {
         &self.info
     }
 
-    /// The log has committed the changes up to `number`: whoever waited for them is told.
-    pub fn committed(&self, number: u64) {
-        self.lock_any().committed(number);
+    /// The log has committed the changes up to `number`, and with them what they made of ratings:
+    /// whoever waited for them is told.
+    pub fn committed(&self, number: u64, ratings: Option<&[RatingChange]>) {
+        self.lock_any().committed(number, ratings);
     }
 
     /// The log has refused a change. What was not committed never was; sockets come back to what
@@ -527,12 +529,25 @@ impl Match {
             seq,
             previous_seq,
             outcome: core.record.outcome.clone(),
+            rated: self.is_rated(core),
             snapshot: core.game.snapshot().filter(|_| relay).map(|json| json.get().into()),
             log_snapshot: if relay { None } else { snapshot::take_if_due(core) },
             at: additions.at,
         };
         core.dirty = false;
         room.send(Entry { change, number: core.sent, origin: Arc::clone(self) });
+    }
+
+    /// Whether its end moves ratings: somebody has won or all have drawn, in public, and nobody won
+    /// just because another never came.
+    fn is_rated(&self, core: &Core) -> bool {
+        let Some(outcome) = &core.record.outcome else { return false };
+        let decided = outcome.draw || !outcome.winners.is_empty();
+        let public = core.record.visibility == Visibility::Public;
+        let never_came = outcome.reason == Leaving::Timeout.reason()
+            && core.seats.iter().flatten().any(|occupant| occupant.applied.is_empty());
+        let many = core.record.seats > 1;
+        self.info.mode != Mode::Relay && public && many && decided && !never_came
     }
 
     /// Writes the exact last number of a `relay` match, so that it goes on there without a gap.
@@ -570,6 +585,7 @@ pub(super) fn abandonment(
         seq,
         previous_seq: record.seq,
         outcome: Some(outcome),
+        rated: false,
         snapshot: None,
         log_snapshot: None,
         at,

@@ -13,8 +13,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
 use super::live::Match;
-use crate::ids::MatchId;
-use crate::store::{MatchChange, Pipeline, Store, StoreError};
+use crate::store::{Appended, MatchChange, Pipeline, Store, StoreError};
 use crate::telemetry::figures::{CHANGES_REFUSED, COMMIT_CHANGES, COMMIT_TIME, COMMITS_FAILED};
 use crate::telemetry::work::{self, Working};
 use crate::vital::Vital;
@@ -107,11 +106,11 @@ impl Writer {
 
     /// Takes the answer to the oldest batch. If it failed, all that are under way are written one
     /// after the other, as they were: those behind it were sent for a state that includes it.
-    async fn settle(&mut self, answer: Result<Vec<MatchId>, StoreError>) {
+    async fn settle(&mut self, answer: Result<Appended, StoreError>) {
         match (answer, self.under_way.front()) {
-            (Ok(refused), Some(batch)) => {
+            (Ok(appended), Some(batch)) => {
                 self.health.store(true, Ordering::Relaxed);
-                batch.tell(&refused);
+                batch.tell(&appended);
                 self.under_way.pop_front();
                 return;
             }
@@ -120,19 +119,19 @@ impl Writer {
             (Err(error), _) => self.failed(&error),
         }
         while let Some(batch) = self.under_way.pop_front() {
-            let refused = self.commit(&batch.changes).await;
-            batch.tell(&refused);
+            let appended = self.commit(&batch.changes).await;
+            batch.tell(&appended);
         }
     }
 
-    /// Writes until the store takes it, and gives the matches that refused their part.
-    async fn commit(&mut self, changes: &Arc<Vec<MatchChange>>) -> Vec<MatchId> {
+    /// Writes until the store takes it, and gives what came of it.
+    async fn commit(&mut self, changes: &Arc<Vec<MatchChange>>) -> Appended {
         let mut pause = RETRY_FIRST;
         loop {
             match self.store.append(Arc::clone(changes)).await {
-                Ok(refused) => {
+                Ok(appended) => {
                     self.health.store(true, Ordering::Relaxed);
-                    return refused;
+                    return appended;
                 }
                 Err(error) => self.failed(&error),
             }
@@ -150,15 +149,15 @@ impl Writer {
 
 impl Batch {
     /// Tells its matches what became of their changes.
-    fn tell(&self, refused: &[MatchId]) {
+    fn tell(&self, appended: &Appended) {
         COMMIT_TIME.took(self.began.elapsed());
         for (origin, number) in &self.waiting {
-            if refused.contains(&origin.id) {
+            if appended.refused.contains(&origin.id) {
                 CHANGES_REFUSED.increment();
                 tracing::error!(r#match = %origin.id, "the match's log refused a change");
                 origin.refuse();
             } else {
-                origin.committed(*number);
+                origin.committed(*number, appended.ratings.get(&origin.id).map(Vec::as_slice));
             }
         }
     }

@@ -251,6 +251,7 @@ impl Registry {
             created_at: Timestamp::now(),
             seq: 0,
             outcome: None,
+            ratings: None,
             snapshot: None,
             players: Vec::new(),
         };

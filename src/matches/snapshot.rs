@@ -134,6 +134,7 @@ mod tests {
             created_at: Timestamp(0),
             seq: 0,
             outcome: None,
+            ratings: None,
             snapshot: None,
             players,
         };

@@ -12,6 +12,7 @@ pub mod transfer;
 
 pub use pipeline::Pipeline;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -20,6 +21,7 @@ use thiserror::Error;
 
 use crate::games::{Outcome, Seat};
 use crate::ids::{MatchId, NodeId, SessionId, TicketId, Timestamp, UserId};
+use crate::ratings::{RatingChange, Standing};
 use crate::telemetry::figures::{STORE_CALLS, STORE_ERRORS, STORE_TIME, StoreFailure};
 
 /// Why the store did not do as it was asked. Nothing was changed.
@@ -167,6 +169,8 @@ pub struct MatchRecord {
     pub seq: u64,
     /// How it ended.
     pub outcome: Option<Outcome>,
+    /// What the end has made of its players' ratings, if it is rated.
+    pub ratings: Option<Vec<RatingChange>>,
     /// The shared state of a `relay` match: JSON.
     pub snapshot: Option<String>,
     /// Taken seats, in rising order.
@@ -226,12 +230,52 @@ pub struct MatchChange {
     pub previous_seq: u64,
     /// From now on.
     pub outcome: Option<Outcome>,
+    /// Whether it is the end of a match that moves ratings: both are written together.
+    pub rated: bool,
     /// The shared state from now on; `None` leaves it as it is.
     pub snapshot: Option<String>,
     /// What the log comes to with this change; `None` leaves the one that is there, which is older.
     pub log_snapshot: Option<Snapshot>,
     /// When.
     pub at: Timestamp,
+}
+
+/// What came of changes.
+#[derive(Clone, Debug, Default)]
+pub struct Appended {
+    /// Matches that refused one.
+    pub refused: Vec<MatchId>,
+    /// What the ends of rated matches have made of ratings.
+    pub ratings: HashMap<MatchId, Vec<RatingChange>>,
+}
+
+/// A player on a leaderboard.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Leader {
+    /// Who.
+    pub user: UserId,
+    /// The account's display name.
+    pub display_name: String,
+    /// How strong.
+    pub standing: Standing,
+}
+
+/// A place on a leaderboard: who is rated alike stands in the order of ids, the highest first.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Place {
+    /// The rating, in points.
+    pub points: f64,
+    /// Whose.
+    pub user: UserId,
+}
+
+/// Points in a bucket of ratings: few enough that those who share one are soon counted, enough that
+/// the buckets are.
+const BUCKET_POINTS: f64 = 4.0;
+
+/// The bucket that a rating is counted in.
+fn bucket(points: f64) -> f64 {
+    (points / BUCKET_POINTS).floor()
 }
 
 /// A new session and its first refresh token's SHA-256.
@@ -494,11 +538,11 @@ calls! {
     /// that no longer are, and sessions that have expired.
     revocations(now: Timestamp) -> Vec<(SessionId, Timestamp)>;
 
-    /// Writes changes of matches, in order; each whole or not at all. Gives the matches that
-    /// refused one, since it does not follow from what is there ([`MatchChange::previous_seq`]):
-    /// somebody else writes to that log. All others are written. The same batch again, after an
-    /// answer that was lost, is written once.
-    append(changes: Arc<Vec<MatchChange>>) -> Vec<MatchId>;
+    /// Writes changes of matches, in order; each whole or not at all, and with it what it makes of
+    /// ratings. A match refuses one that does not follow from what is there
+    /// ([`MatchChange::previous_seq`]): somebody else writes to that log. All others are written.
+    /// The same batch again, after an answer that was lost, is written once, and has the same answer.
+    append(changes: Arc<Vec<MatchChange>>) -> Appended;
 
     /// A match by its id.
     match_record(id: MatchId) -> Option<MatchRecord>;
@@ -518,6 +562,15 @@ calls! {
     stale_matches(
         after: Option<MatchId>, open_before: Timestamp, before: Timestamp, limit: u32
     ) -> Vec<MatchId>;
+
+    /// Those with the highest ratings in a game, `limit` at most; below a place if one is given.
+    leaders(game: &str, below: Option<Place>, limit: u32) -> Vec<Leader>;
+
+    /// `limit` players of a game at most, `user` and no more than `above` better ones among them;
+    /// and the rank of the first. `None`: the user is not rated there.
+    leaders_around(
+        game: &str, user: UserId, above: u32, limit: u32
+    ) -> Option<(u64, Vec<Leader>)>;
 
     /// Adds a ticket that searches, unless `most` do. [`StoreError::Conflict`]: its user is gone.
     add_ticket(ticket: TicketRecord, most: u32) -> NewTicket;

@@ -2,7 +2,8 @@
 //! first is answered: they are encoded and travel while the store commits.
 //!
 //! A server gets them by a connection of the log's own, on which statements are run in the order in
-//! which they were sent, each in its own transaction. A file takes one batch at a time.
+//! which they were sent, each in its own transaction. A batch that moves ratings takes several
+//! statements, so nothing is sent behind it until it is answered. A file takes one batch at a time.
 
 use std::collections::VecDeque;
 use std::future::ready;
@@ -14,14 +15,13 @@ use std::time::Instant;
 use deadpool_postgres::ClientWrapper;
 use tokio::time::timeout_at;
 
-use super::{MatchChange, Store, StoreError, counted};
-use crate::ids::MatchId;
+use super::{Appended, MatchChange, Store, StoreError, counted};
 
 /// Batches under way at most; what comes meanwhile gathers for the next one.
 pub(super) const BATCHES_MAX: u32 = 3;
 
 /// What became of a batch; see [`Store::append`].
-type Answer = Pin<Box<dyn Future<Output = Result<Vec<MatchId>, StoreError>> + Send>>;
+type Answer = Pin<Box<dyn Future<Output = Result<Appended, StoreError>> + Send>>;
 
 /// See the module.
 pub struct Pipeline {
@@ -29,6 +29,8 @@ pub struct Pipeline {
     connection: Option<Arc<ClientWrapper>>,
     /// And when each was asked for.
     answers: VecDeque<(Instant, Answer)>,
+    /// Whether the last of them moves ratings.
+    rates: bool,
     /// Until when the oldest of them is to be there.
     deadline: Option<tokio::time::Instant>,
 }
@@ -36,14 +38,14 @@ pub struct Pipeline {
 impl Pipeline {
     /// An empty one; it connects when something is sent.
     pub fn new(store: Arc<Store>) -> Self {
-        Self { store, connection: None, answers: VecDeque::new(), deadline: None }
+        Self { store, connection: None, answers: VecDeque::new(), rates: false, deadline: None }
     }
 
     /// Whether one more batch may be sent.
     pub fn has_room(&self) -> bool {
         let max = match &*self.store {
-            Store::Postgres(postgres) => postgres.batches_max(),
-            Store::Sqlite(_) => 1,
+            Store::Postgres(postgres) if !self.rates => postgres.batches_max(),
+            _ => 1,
         };
         self.answers.len() < max as usize
     }
@@ -51,6 +53,7 @@ impl Pipeline {
     /// Sends a batch behind those that are under way.
     pub async fn send(&mut self, changes: Arc<Vec<MatchChange>>) {
         let began = Instant::now();
+        self.rates = changes.iter().any(|change| change.rated);
         let mut answer = self.begin(changes).await.unwrap_or_else(|e| Box::pin(ready(Err(e))));
         // A future does nothing before it is polled: this one is to be sent before the next.
         if let Poll::Ready(now) = answer.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
@@ -78,7 +81,7 @@ impl Pipeline {
     /// The answer to the oldest batch that is under way; there must be one. After an error nothing
     /// is under way any more, and the batches behind may have been judged by a state that lacks
     /// this one: all of them are to be written again, in order. Can be given up and asked again.
-    pub async fn answer(&mut self) -> Result<Vec<MatchId>, StoreError> {
+    pub async fn answer(&mut self) -> Result<Appended, StoreError> {
         let Some((began, oldest)) = self.answers.front_mut() else {
             return std::future::pending().await;
         };

@@ -30,6 +30,7 @@ mod platform;
 mod postgres_away;
 mod pprof;
 mod rates;
+mod ratings;
 mod relay;
 mod sockets;
 mod source;

@@ -2,6 +2,7 @@
 
 #[path = "../support/postgres.rs"]
 mod postgres;
+mod ratings;
 mod tickets;
 mod transfer;
 
@@ -115,6 +116,7 @@ fn new_match(game: &str, visibility: Visibility, creator: UserId) -> MatchChange
         created_at: NOW,
         seq: 0,
         outcome: None,
+        ratings: None,
         snapshot: None,
         players: Vec::new(),
     };
@@ -129,6 +131,7 @@ fn new_match(game: &str, visibility: Visibility, creator: UserId) -> MatchChange
         seq: 1,
         previous_seq: 0,
         outcome: None,
+        rated: false,
         snapshot: None,
         log_snapshot: None,
         at: NOW,
@@ -148,6 +151,7 @@ fn change(id: MatchId, previous_seq: u64, events: Vec<EventRecord>) -> MatchChan
         state: MatchState::Running,
         previous_seq,
         outcome: None,
+        rated: false,
         snapshot: None,
         log_snapshot: None,
         at: later(60),
@@ -155,7 +159,7 @@ fn change(id: MatchId, previous_seq: u64, events: Vec<EventRecord>) -> MatchChan
 }
 
 async fn append(store: &Store, changes: Vec<MatchChange>) -> Vec<MatchId> {
-    store.append(Arc::new(changes)).await.unwrap()
+    store.append(Arc::new(changes)).await.unwrap().refused
 }
 
 async fn seqs(store: &Store, id: MatchId) -> Vec<u64> {
@@ -409,11 +413,11 @@ fn batches_follow_each_other_before_they_are_answered() {
                 sent += 1;
                 pipeline.send(next(sent)).await;
             }
-            assert_eq!(pipeline.answer().await.unwrap(), []);
+            assert_eq!(pipeline.answer().await.unwrap().refused, []);
             answered += 1;
         }
         while answered < sent {
-            assert_eq!(pipeline.answer().await.unwrap(), []);
+            assert_eq!(pipeline.answer().await.unwrap().refused, []);
             answered += 1;
         }
         assert!(seqs(&store, id).await.into_iter().eq(1..=sent));
@@ -426,10 +430,10 @@ fn batches_follow_each_other_before_they_are_answered() {
         match pipeline.answer().await {
             Err(StoreError::Conflict(_)) => {}
             // A file tells at once whose it is.
-            refused => assert_eq!(refused.unwrap(), [id]),
+            appended => assert_eq!(appended.unwrap().refused, [id]),
         }
         pipeline.send(next(sent + 1)).await;
-        assert_eq!(pipeline.answer().await.unwrap(), []);
+        assert_eq!(pipeline.answer().await.unwrap().refused, []);
         assert!(seqs(&store, id).await.into_iter().eq(1..=sent + 1));
     });
 }

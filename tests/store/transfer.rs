@@ -10,6 +10,7 @@ use rusqlite::Connection;
 
 use super::{NOW, add, event, guest, later, new_match, session, user};
 use crate::postgres;
+use crate::ratings::played;
 
 /// Matches in a store that is filled.
 const MATCHES: u64 = 20;
@@ -51,9 +52,11 @@ fn filled() -> (tempfile::TempDir, Place) {
                 })
                 .collect();
             change.snapshot = (number % 2 == 0).then(|| "{\"ß\":\"\\u0000\"}".to_owned());
-            let refused = store.append(Arc::new(vec![MatchChange { at: NOW, ..change }])).await;
-            assert!(refused.unwrap().is_empty());
+            let appended = store.append(Arc::new(vec![MatchChange { at: NOW, ..change }])).await;
+            assert!(appended.unwrap().refused.is_empty());
         }
+        let rated = played(&[players[0].id, players[1].id], &[1]);
+        assert_eq!(store.append(Arc::new(rated)).await.unwrap().ratings.len(), 1);
     });
     store.close();
     let db = Connection::open(&file).unwrap();
@@ -79,6 +82,8 @@ fn dump(place: &Place) -> Vec<String> {
         "matches",
         "match_players",
         "match_events",
+        "ratings",
+        "rating_counts",
     ] {
         let mut statement = db.prepare(&format!("SELECT * FROM {table} ORDER BY 1, 2")).unwrap();
         let columns = statement.column_count();
@@ -102,9 +107,12 @@ fn everything_comes_to_postgres_and_back() {
     let database = postgres::database();
     let back = tempfile::tempdir().unwrap();
     let there = copy(&from, &server(&database)).unwrap();
-    for (table, count) in
-        [("users", 2), ("matches", MATCHES), ("match_events", MATCHES * EVENTS), ("secrets", 1)]
-    {
+    for (table, count) in [
+        ("users", 2),
+        ("matches", MATCHES + 1),
+        ("match_events", MATCHES * EVENTS + 2),
+        ("ratings", 2),
+    ] {
         assert_eq!(rows(&there, table), count, "{table}");
     }
     let home = copy(&server(&database), &place(back.path())).unwrap();

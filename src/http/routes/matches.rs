@@ -8,7 +8,7 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 use super::elsewhere::{is_passed_on, pass_on};
-use super::{limit, match_id, note};
+use super::{List, limit, match_id, note};
 use crate::games::{Outcome, Seat};
 use crate::http::input::{Fields, Query};
 use crate::http::problem::Refusal;
@@ -17,15 +17,8 @@ use crate::http::{Http, empty, json};
 use crate::ids::{MatchId, Timestamp, UserId};
 use crate::matches::{MatchError, NewMatch, may_know, players_of};
 use crate::protocol::Player;
+use crate::ratings::RatingChange;
 use crate::store::{MatchFilter, MatchRecord, MatchState, Visibility};
-
-/// A page of a list.
-#[derive(Serialize)]
-struct List<T> {
-    items: Vec<T>,
-    /// Where the next page goes on; null on the last one.
-    next_cursor: Option<String>,
-}
 
 /// A match as one who may know of it sees it.
 #[derive(Serialize)]
@@ -41,6 +34,7 @@ struct Match<'a> {
     seq: u64,
     created_at: Timestamp,
     outcome: Option<&'a Outcome>,
+    ratings: Option<&'a [RatingChange]>,
 }
 
 #[derive(Serialize)]
@@ -72,6 +66,7 @@ impl<'a> Match<'a> {
             seq,
             created_at: record.created_at,
             outcome: record.outcome.as_ref(),
+            ratings: record.ratings.as_deref(),
         }
     }
 }

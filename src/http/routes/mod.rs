@@ -3,11 +3,14 @@
 mod accounts;
 mod documents;
 mod elsewhere;
+mod leaderboards;
 mod matches;
 mod sockets;
 mod tickets;
 
 use std::sync::Arc;
+
+use serde::Serialize;
 
 pub(super) use documents::asset;
 pub(super) use tickets::wait;
@@ -45,6 +48,7 @@ pub(super) async fn serve(
         Endpoint::User => accounts::user(http, &request, parameter).await,
         Endpoint::Games => Ok(matches::games(http)),
         Endpoint::Game => matches::game(http, parameter),
+        Endpoint::Leaderboard => leaderboards::leaderboard(http, &request, parameter).await,
         Endpoint::CreateMatch => matches::create(http, request).await,
         Endpoint::Matches => matches::list(http, &request).await,
         Endpoint::Match => matches::one(http, request, parameter, connection).await,
@@ -58,6 +62,14 @@ pub(super) async fn serve(
         Endpoint::Ticket => tickets::one(http, &request, parameter).await,
         Endpoint::CancelTicket => tickets::cancel(http, &request, parameter).await,
     }
+}
+
+/// A page of a list.
+#[derive(Serialize)]
+struct List<T> {
+    items: Vec<T>,
+    /// Where the next page goes on; null on the last one.
+    next_cursor: Option<String>,
 }
 
 /// How many items a page of a list has.

@@ -12,18 +12,18 @@ use tokio_postgres::Row;
 use tokio_postgres::types::Type;
 use uuid::Uuid;
 
-use super::{Param, Postgres, in_time};
+use super::{Busy, Param, Postgres, in_time};
 use crate::games::Seat;
 use crate::ids::{MatchId, Timestamp, UserId};
 use crate::store::pipeline::BATCHES_MAX;
 use crate::store::{
-    EventRecord, MatchChange, MatchFilter, MatchRecord, MatchState, PlayerRecord, Snapshot,
-    StoreError,
+    Appended, EventRecord, MatchChange, MatchFilter, MatchRecord, MatchState, PlayerRecord,
+    Snapshot, StoreError,
 };
 
 /// A match and, as JSON, its players.
 const MATCH_COLUMNS: &str = "id, game, game_version, seed, options, seats, state, visibility,
-    join_code, created_at, seq, outcome, snapshot,
+    join_code, created_at, seq, outcome, ratings, snapshot,
     (SELECT coalesce(json_agg(json_build_object('seat', seat, 'user', user_id,
             'display_name', display_name) ORDER BY seat), '[]')::text
      FROM match_players LEFT JOIN users ON users.id = user_id WHERE match_id = matches.id)";
@@ -114,7 +114,7 @@ impl Postgres {
     pub(in crate::store) async fn append(
         &self,
         changes: Arc<Vec<MatchChange>>,
-    ) -> Result<Vec<MatchId>, StoreError> {
+    ) -> Result<Appended, StoreError> {
         let mut tries = 0;
         let conflict = loop {
             match self.append_all(&changes).await {
@@ -125,24 +125,28 @@ impl Postgres {
         };
         // One of them contradicts what is there: it stops its match and no other.
         tracing::warn!(error = %conflict, "a batch of changes is taken apart");
-        let mut refused = Vec::new();
+        let mut all = Appended::default();
         for change in changes.iter() {
-            match self.append_all(std::slice::from_ref(change)).await {
-                Ok(ids) => refused.extend(ids),
+            let change = std::slice::from_ref(change);
+            let one = match self.append_all(change).await {
                 Err(StoreError::Conflict(_) | StoreError::Corrupt(_)) => {
-                    let columns = Columns::of(std::slice::from_ref(change));
-                    refused.extend(self.not_standing(&columns, &[]).await?);
+                    self.appended(change, &Columns::of(change), Appended::default(), &[]).await?
                 }
-                Err(error) => return Err(error),
-            }
+                answer => answer?,
+            };
+            all.refused.extend(one.refused);
+            all.ratings.extend(one.ratings);
         }
-        Ok(refused)
+        Ok(all)
     }
 
-    async fn append_all(&self, changes: &[MatchChange]) -> Result<Vec<MatchId>, StoreError> {
-        let columns = Columns::of(changes);
-        let rows = self.query(&APPEND, &columns.params()).await?;
-        self.refused(&columns, &rows).await
+    async fn append_all(&self, changes: &[MatchChange]) -> Result<Appended, StoreError> {
+        // Closed where it fails: a transaction may be left open on it.
+        let mut busy = Busy(Some(self.pool.get().await?));
+        let Some(client) = &busy.0 else { return Ok(Appended::default()) };
+        let appended = in_time(self.answer_timeout, self.append_by(client, changes)).await??;
+        drop(busy.0.take());
+        Ok(appended)
     }
 
     /// Batches that may be under way by one connection. A pooler that keeps no statements may be too
@@ -171,23 +175,43 @@ impl Postgres {
         &self,
         connection: &ClientWrapper,
         changes: &[MatchChange],
-    ) -> Result<Vec<MatchId>, StoreError> {
+    ) -> Result<Appended, StoreError> {
         let columns = Columns::of(changes);
+        let rates = changes.iter().any(|change| change.rated);
+        if rates {
+            connection.batch_execute("BEGIN").await?;
+        }
         let rows = self.run(connection, &APPEND, &columns.params()).await?;
-        self.refused(&columns, &rows).await
+        let written: Vec<Uuid> = rows.iter().map(|row| row.get(0)).collect();
+        let mut appended = Appended::default();
+        if rates {
+            appended.ratings = self.rate(connection, changes, &written).await?;
+            connection.batch_execute("COMMIT").await?;
+        }
+        self.appended(changes, &columns, appended, &written).await
     }
 
-    /// The matches that are not among those `written`, unless they were written before.
-    async fn refused(
+    /// Adds to the answer what it lacks where some are not among those `written` now: they were
+    /// before, or are refused.
+    async fn appended(
         &self,
+        changes: &[MatchChange],
         columns: &Columns<'_>,
-        written: &[Row],
-    ) -> Result<Vec<MatchId>, StoreError> {
-        if written.len() == columns.ids.len() {
-            return Ok(Vec::new());
+        mut appended: Appended,
+        written: &[Uuid],
+    ) -> Result<Appended, StoreError> {
+        if written.len() < columns.ids.len() {
+            appended.refused = self.not_standing(columns, written).await?;
+            let told = |change: &&MatchChange| {
+                !appended.ratings.contains_key(&change.id) && !appended.refused.contains(&change.id)
+            };
+            let ended = changes.iter().filter(|change| change.rated).filter(told);
+            let ended: Vec<Uuid> = ended.map(|change| change.id.0).collect();
+            if !ended.is_empty() {
+                appended.ratings.extend(self.ratings_of(&ended).await?);
+            }
         }
-        let written: Vec<Uuid> = written.iter().map(|row| row.get(0)).collect();
-        self.not_standing(columns, &written).await
+        Ok(appended)
     }
 
     /// The matches whose changes are not `written` now and were not before.
@@ -482,20 +506,20 @@ impl<'a> EventColumns<'a> {
 }
 
 /// Numbers of events and commands stay below 2^53, JSON's bound for them.
-fn to_bigint(number: u64) -> i64 {
+pub(super) fn to_bigint(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
 
-fn from_bigint(number: i64) -> Result<u64, StoreError> {
+pub(super) fn from_bigint(number: i64) -> Result<u64, StoreError> {
     u64::try_from(number).map_err(|_| StoreError::Corrupt(format!("{number} is no number")))
 }
 
-fn seat(number: i16) -> Result<Seat, StoreError> {
+pub(super) fn seat(number: i16) -> Result<Seat, StoreError> {
     let seat = u8::try_from(number).map(Seat);
     seat.map_err(|_| StoreError::Corrupt(format!("{number} is no seat")))
 }
 
-fn parsed<T: DeserializeOwned>(json: &str) -> Result<T, StoreError> {
+pub(super) fn parsed<T: DeserializeOwned>(json: &str) -> Result<T, StoreError> {
     serde_json::from_str(json).map_err(|error| StoreError::Corrupt(error.to_string()))
 }
 
@@ -512,7 +536,7 @@ struct Player {
 }
 
 fn read_match(row: &Row) -> Result<MatchRecord, StoreError> {
-    let players: Vec<Player> = parsed(row.get(13))?;
+    let players: Vec<Player> = parsed(row.get(14))?;
     let player = |Player { seat: number, user, display_name }| {
         Ok(PlayerRecord { seat: seat(number)?, user, display_name })
     };
@@ -529,7 +553,8 @@ fn read_match(row: &Row) -> Result<MatchRecord, StoreError> {
         created_at: Timestamp(row.get(9)),
         seq: from_bigint(row.get(10))?,
         outcome: row.get::<_, Option<&str>>(11).map(parsed).transpose()?,
-        snapshot: row.get(12),
+        ratings: row.get::<_, Option<&str>>(12).map(parsed).transpose()?,
+        snapshot: row.get(13),
         players: players.into_iter().map(player).collect::<Result<_, StoreError>>()?,
     })
 }

@@ -18,6 +18,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../migrations/postgres/0004_tickets.sql"),
     include_str!("../migrations/postgres/0005_notices.sql"),
     include_str!("../migrations/postgres/0006_certificates.sql"),
+    include_str!("../migrations/postgres/0007_ratings.sql"),
 ];
 
 /// The advisory lock's number, which nothing else in the database should use.

@@ -11,6 +11,7 @@ mod migrate;
 mod nodes;
 mod notices;
 mod rates;
+mod ratings;
 mod tickets;
 mod tls;
 mod url;
@@ -75,9 +76,12 @@ impl Postgres {
         if settings.prepare {
             // A pooler that can't keep statements does not pass options on either.
             let limits = format!(
-                "{} -c statement_timeout={} -c lock_timeout={}",
+                "{} -c statement_timeout={} -c lock_timeout={} \
+                 -c idle_in_transaction_session_timeout={}",
                 config.get_options().unwrap_or_default(),
                 settings.statement_timeout.as_millis(),
+                settings.lock_timeout.as_millis(),
+                // Nobody waits for longer for a lock that a process holds which stands still.
                 settings.lock_timeout.as_millis()
             );
             config.options(limits.trim());

@@ -6,35 +6,42 @@ use rusqlite::types::Type;
 use rusqlite::{Connection, OptionalExtension, Row, ToSql, params};
 use serde::de::DeserializeOwned;
 
-use super::{Sqlite, in_savepoint};
+use super::{Sqlite, in_savepoint, ratings};
 use crate::games::Seat;
 use crate::ids::{MatchId, Timestamp, UserId};
+use crate::ratings::RatingChange;
 use crate::store::{
-    EventRecord, MatchChange, MatchFilter, MatchRecord, MatchState, PlayerRecord, Snapshot,
-    StoreError, Visibility,
+    Appended, EventRecord, MatchChange, MatchFilter, MatchRecord, MatchState, PlayerRecord,
+    Snapshot, StoreError, Visibility,
 };
 
 const MATCH_COLUMNS: &str = "id, game, game_version, seed, options, seats, state, visibility, \
-                             join_code, created_at, seq, outcome, snapshot";
+                             join_code, created_at, seq, outcome, ratings, snapshot";
 
 impl Sqlite {
     pub(in crate::store) async fn append(
         &self,
         changes: Arc<Vec<MatchChange>>,
-    ) -> Result<Vec<MatchId>, StoreError> {
+    ) -> Result<Appended, StoreError> {
         self.write(move |db| {
-            let mut refused = Vec::new();
+            let mut appended = Appended::default();
             for change in changes.iter() {
                 match in_savepoint(db, |db| append_one(db, change)) {
                     Err(StoreError::Conflict(_) | StoreError::Corrupt(_)) => {
                         if !stands(db, change)? {
-                            refused.push(change.id);
+                            appended.refused.push(change.id);
+                            continue;
                         }
                     }
                     other => other?,
                 }
+                if change.rated
+                    && let Some(ratings) = ratings_of(db, change.id)?
+                {
+                    appended.ratings.insert(change.id, ratings);
+                }
             }
-            Ok(refused)
+            Ok(appended)
         })
         .await
     }
@@ -204,6 +211,7 @@ fn append_one(db: &Connection, change: &MatchChange) -> Result<(), StoreError> {
         to_sql_int(change.previous_seq)
     ])?;
     match changed {
+        1 if change.rated => ratings::rate(db, change),
         1 => Ok(()),
         _ => Err(StoreError::Conflict(format!("the match is not at {}", change.previous_seq))),
     }
@@ -231,6 +239,14 @@ fn stands(db: &Connection, change: &MatchChange) -> Result<bool, StoreError> {
     Ok(stands.unwrap_or(false))
 }
 
+/// What the end of a match has made of ratings.
+fn ratings_of(db: &Connection, id: MatchId) -> Result<Option<Vec<RatingChange>>, StoreError> {
+    let ratings: Option<String> = db
+        .prepare_cached("SELECT ratings FROM matches WHERE id = ?")?
+        .query_row([id.0], |row| row.get(0))?;
+    Ok(ratings.map(|json| parsed(0, &json)).transpose()?)
+}
+
 fn insert_match(db: &Connection, record: &MatchRecord, at: Timestamp) -> Result<(), StoreError> {
     db.prepare_cached(
         "INSERT INTO matches (id, game, game_version, seed, options, seats, state, visibility,
@@ -253,11 +269,11 @@ fn insert_match(db: &Connection, record: &MatchRecord, at: Timestamp) -> Result<
 }
 
 /// Numbers of events and commands stay below 2^53, JSON's bound for them.
-fn to_sql_int(number: u64) -> i64 {
+pub(super) fn to_sql_int(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
 
-fn from_sql_int(row: &Row, column: usize) -> rusqlite::Result<u64> {
+pub(super) fn from_sql_int(row: &Row, column: usize) -> rusqlite::Result<u64> {
     let number: i64 = row.get(column)?;
     u64::try_from(number).map_err(|_| rusqlite::Error::IntegralValueOutOfRange(column, number))
 }
@@ -276,6 +292,7 @@ pub(super) fn word<T: DeserializeOwned>(row: &Row, column: usize) -> rusqlite::R
 
 fn read_match(row: &Row) -> rusqlite::Result<MatchRecord> {
     let outcome: Option<String> = row.get(11)?;
+    let ratings: Option<String> = row.get(12)?;
     Ok(MatchRecord {
         id: MatchId(row.get(0)?),
         game: row.get(1)?,
@@ -289,7 +306,8 @@ fn read_match(row: &Row) -> rusqlite::Result<MatchRecord> {
         created_at: Timestamp(row.get(9)?),
         seq: from_sql_int(row, 10)?,
         outcome: outcome.map(|json| parsed(11, &json)).transpose()?,
-        snapshot: row.get(12)?,
+        ratings: ratings.map(|json| parsed(12, &json)).transpose()?,
+        snapshot: row.get(13)?,
         players: Vec::new(),
     })
 }

@@ -4,6 +4,7 @@
 //! commit); each runs in a savepoint of its own, so one that fails takes no other with it.
 
 mod matches;
+mod ratings;
 mod tickets;
 mod users;
 
@@ -36,6 +37,7 @@ pub(super) const MIGRATIONS: &[&str] = &[
     include_str!("../migrations/sqlite/0001_first.sql"),
     include_str!("../migrations/sqlite/0002_snapshots.sql"),
     include_str!("../migrations/sqlite/0003_tickets.sql"),
+    include_str!("../migrations/sqlite/0004_ratings.sql"),
 ];
 
 /// Tells the caller of a change whether it was committed.

@@ -14,7 +14,7 @@ use super::{Put, Source, TransferError};
 use crate::platform;
 
 /// What the header line begins with: the version of the format, and of what the tables mean.
-const HEADER: &str = "gameserver-backup format=1 schema=1 server=";
+const HEADER: &str = "gameserver-backup format=1 schema=2 server=";
 /// Longest line.
 const LINE_BYTES_MAX: u64 = 1024;
 
@@ -142,6 +142,7 @@ impl Reader {
             }
             (b'b', Kind::Boolean) => Value::Boolean(self.array()? != [0]),
             (b'y', Kind::Bytes) => Value::Bytes(self.prefixed()?),
+            (b'f', Kind::Float) => Value::Float(f64::from_be_bytes(self.array()?)),
             _ => return Err(bad(&"a value is of another kind than its column")),
         })
     }

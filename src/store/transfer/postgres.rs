@@ -91,6 +91,7 @@ fn column_type(kind: Kind) -> Type {
         Kind::Small => Type::INT2,
         Kind::Boolean => Type::BOOL,
         Kind::Bytes => Type::BYTEA,
+        Kind::Float => Type::FLOAT8,
     }
 }
 
@@ -106,6 +107,7 @@ fn value(row: &Row, place: usize, kind: Kind) -> Result<Value, postgres::Error> 
         }
         Kind::Boolean => row.try_get::<_, Option<bool>>(place)?.map(Value::Boolean),
         Kind::Bytes => row.try_get::<_, Option<Vec<u8>>>(place)?.map(Value::Bytes),
+        Kind::Float => row.try_get::<_, Option<f64>>(place)?.map(Value::Float),
     };
     Ok(value.unwrap_or(Value::Null))
 }
@@ -126,6 +128,7 @@ impl ToSql for Value {
             Self::Integer(number) => number.to_sql(column, out),
             Self::Boolean(truth) => truth.to_sql(column, out),
             Self::Bytes(bytes) => bytes.to_sql(column, out),
+            Self::Float(number) => number.to_sql(column, out),
         }
     }
 

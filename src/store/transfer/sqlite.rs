@@ -168,6 +168,7 @@ fn value(read: ValueRef<'_>, kind: Kind) -> Option<Value> {
         (ValueRef::Text(text), Kind::Text) => Value::Text(String::from_utf8(text.to_vec()).ok()?),
         (ValueRef::Integer(number), Kind::Integer | Kind::Small) => Value::Integer(number),
         (ValueRef::Integer(number @ (0 | 1)), Kind::Boolean) => Value::Boolean(number == 1),
+        (ValueRef::Real(number), Kind::Float) => Value::Float(number),
         _ => return None,
     })
 }
@@ -181,6 +182,7 @@ impl ToSql for Value {
             Self::Integer(number) => ValueRef::Integer(*number),
             Self::Boolean(truth) => ValueRef::Integer(i64::from(*truth)),
             Self::Bytes(bytes) => ValueRef::Blob(bytes),
+            Self::Float(number) => ValueRef::Real(*number),
         }))
     }
 }

@@ -15,6 +15,8 @@ pub(super) enum Kind {
     Small,
     Boolean,
     Bytes,
+    /// 64 bits.
+    Float,
 }
 
 /// A table, its key and its columns.
@@ -46,7 +48,7 @@ pub(super) const SECRETS: Table =
     Table { name: "secrets", key: "name", columns: &[("name", Kind::Text), ("value", Kind::Text)] };
 
 /// All tables, each after those that it refers to. Snapshots of logs are left behind: the logs have
-/// all that is in them.
+/// all that is in them. How many players a bucket of ratings has each store counts itself.
 pub(super) const TABLES: &[Table] = &[
     Table {
         name: "users",
@@ -92,6 +94,7 @@ pub(super) const TABLES: &[Table] = &[
             ("updated_at", Kind::Integer),
             ("seq", Kind::Integer),
             ("outcome", Kind::Text),
+            ("ratings", Kind::Text),
             ("snapshot", Kind::Text),
         ],
     },
@@ -114,6 +117,22 @@ pub(super) const TABLES: &[Table] = &[
             ("event", Kind::Text),
         ],
     },
+    Table {
+        name: "ratings",
+        key: "game, user_id",
+        columns: &[
+            ("game", Kind::Text),
+            ("user_id", Kind::Uuid),
+            ("rating", Kind::Float),
+            ("deviation", Kind::Float),
+            ("volatility", Kind::Float),
+            ("bucket", Kind::Float),
+            ("wins", Kind::Integer),
+            ("losses", Kind::Integer),
+            ("draws", Kind::Integer),
+            ("rated_at", Kind::Integer),
+        ],
+    },
     SECRETS,
 ];
 
@@ -126,6 +145,7 @@ pub(super) enum Value {
     Integer(i64),
     Boolean(bool),
     Bytes(Vec<u8>),
+    Float(f64),
 }
 
 impl Value {
@@ -144,6 +164,10 @@ impl Value {
             }
             Self::Boolean(truth) => out.extend_from_slice(&[b'b', u8::from(*truth)]),
             Self::Bytes(bytes) => prefixed(b'y', bytes, out),
+            Self::Float(number) => {
+                out.push(b'f');
+                out.extend_from_slice(&number.to_be_bytes());
+            }
         }
     }
 }
