@@ -60,6 +60,14 @@ id!(
     TicketId
 );
 
+impl TicketId {
+    /// When it was made: the time that it holds.
+    pub fn made_at(self) -> Timestamp {
+        let (seconds, nanos) = self.0.get_timestamp().map_or((0, 0), |time| time.to_unix());
+        Timestamp::from(UNIX_EPOCH + Duration::new(seconds, nanos))
+    }
+}
+
 id!(
     /// A server process, from its start to its end.
     NodeId
@@ -79,6 +87,11 @@ impl Timestamp {
     #[must_use]
     pub fn plus(self, span: Duration) -> Self {
         Self(self.0.saturating_add(i64::try_from(span.as_millis()).unwrap_or(i64::MAX)))
+    }
+
+    /// The time from `earlier` to this moment; none if that is later.
+    pub fn since(self, earlier: Self) -> Duration {
+        Duration::from_millis(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
     }
 
     /// `span` before this moment.

@@ -5,7 +5,7 @@
 //! player has met every other; time without matches adds what periods without matches add there.
 
 use std::f64::consts::PI;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -158,8 +158,8 @@ impl Standing {
 
     /// The rating as of `now`: the longer ago the last match was, the less it says.
     pub fn rating(&self, now: Timestamp) -> Rating {
-        let idle = SystemTime::from(now).duration_since(self.rated_at.into()).unwrap_or_default();
-        self.rating.idle(idle.as_secs_f64() / IDLE_PERIOD.as_secs_f64())
+        let idle = now.since(self.rated_at).as_secs_f64();
+        self.rating.idle(idle / IDLE_PERIOD.as_secs_f64())
     }
 }
 

@@ -244,6 +244,10 @@ impl From<TicketError> for Refusal {
         match error {
             TicketError::Unknown => Self::not_found("ticket"),
             TicketError::Match(error) => error.into(),
+            TicketError::PartyTooLarge(players) => {
+                let detail = format!("takes a size up to {players}: so many are on such a match");
+                Self::invalid_field("party", detail)
+            }
             TicketError::Searching(_) | TicketError::Matched => Self::conflict(error.to_string()),
             TicketError::Busy => Self::unavailable(error.to_string()),
             TicketError::UserGone => Self::unauthorized(error.to_string()),

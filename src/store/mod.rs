@@ -21,7 +21,7 @@ use thiserror::Error;
 
 use crate::games::{Outcome, Seat};
 use crate::ids::{MatchId, NodeId, SessionId, TicketId, Timestamp, UserId};
-use crate::ratings::{RatingChange, Standing};
+use crate::ratings::{Rating, RatingChange, Standing};
 use crate::telemetry::figures::{STORE_CALLS, STORE_ERRORS, STORE_TIME, StoreFailure};
 
 /// Why the store did not do as it was asked. Nothing was changed.
@@ -391,8 +391,17 @@ pub enum TicketState {
     Expired,
 }
 
+/// Players who want to be on one match.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Party {
+    /// What they know each other by.
+    pub code: String,
+    /// How many they are.
+    pub size: u8,
+}
+
 /// A wish to be matched.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct TicketRecord {
     /// Its id; the oldest has the least.
     pub id: TicketId,
@@ -402,10 +411,14 @@ pub struct TicketRecord {
     pub options: String,
     /// How many players such a match begins with.
     pub players: u8,
+    /// With whom the user wants to be on the match, if that matters.
+    pub party: Option<Party>,
     /// Whose it is.
     pub user: UserId,
     /// That user's display name of today; only read, never written.
     pub display_name: String,
+    /// That user's rating in the game, as of the last rated match; only read, never written.
+    pub rating: Rating,
     /// Where it is in its life.
     pub state: TicketState,
     /// Its match. One that searches and has one is claimed: the match is being made.
@@ -415,7 +428,7 @@ pub struct TicketRecord {
 }
 
 /// What became of a new ticket.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum NewTicket {
     /// It waits.
     Added,

@@ -139,6 +139,62 @@ fn nobody_meets_himself_and_each_searches_once_in_a_game() {
 }
 
 #[test]
+fn a_party_is_on_one_match_with_others_who_are_needed() {
+    let server = own();
+    let users: Vec<User> = (0..6).map(|_| server.guest()).collect();
+    let alone = json!({"game": "pairs", "options": {"players": 4}});
+    let with = |size: u8| {
+        let mut body = alone.clone();
+        body["party"] = json!({"code": "us", "size": size});
+        body
+    };
+    // The first of it waits for the others, whoever else is there.
+    let mut tickets = vec![post(&server, &users[0], &with(3))];
+    for user in &users[1..4] {
+        tickets.push(post(&server, user, &alone));
+    }
+    tickets.push(post(&server, &users[4], &with(3)));
+    server.post(&users[0], "/v1/tickets", &alone).problem(409);
+    server.post(&users[0], "/v1/tickets", &with(2)).problem(409);
+    server.post(&users[0], "/v1/tickets", &with(3)).expect(200);
+    for (user, ticket) in users.iter().zip(&tickets) {
+        assert_eq!(look(&server, user, ticket)["state"], "searching");
+    }
+    tickets.push(post(&server, &users[5], &with(3)));
+    let id = matched(&server, &users[0], &tickets[0]);
+    for place in [1, 4, 5] {
+        assert_eq!(matched(&server, &users[place], &tickets[place]), id);
+    }
+    for place in [2, 3] {
+        assert_eq!(look(&server, &users[place], &tickets[place])["state"], "searching");
+    }
+}
+
+/// How far apart two are who have just played says whether they meet at once.
+#[test]
+fn those_who_are_near_meet_before_those_who_are_not() {
+    let server = own();
+    let users: Vec<User> = (0..4).map(|_| server.guest()).collect();
+    // One who is known to win, and one who is known to lose.
+    for _ in 0..12 {
+        for (winner, loser) in [(0, 1), (0, 2), (3, 1)] {
+            let players = [&users[winner], &users[loser]];
+            let id = server.seated(&json!({"game": "tictactoe"}), &players);
+            let path = format!("/v1/matches/{id}/players/me");
+            assert_eq!(server.delete(&users[loser], &path).status, 204);
+        }
+    }
+    let body = json!({"game": "tictactoe"});
+    let tickets: Vec<String> =
+        [0, 1].map(|place| post(&server, &users[place], &body)).into_iter().collect();
+    // They are far apart; others come who are nearer.
+    assert_eq!(look(&server, &users[1], &tickets[1])["state"], "searching");
+    let late = [3, 2].map(|place| post(&server, &users[place], &body));
+    assert_eq!(matched(&server, &users[0], &tickets[0]), matched(&server, &users[3], &late[0]));
+    assert_eq!(matched(&server, &users[1], &tickets[1]), matched(&server, &users[2], &late[1]));
+}
+
+#[test]
 fn a_cancelled_ticket_meets_nobody_and_who_waits_for_it_is_told() {
     let server = own();
     let users = [server.guest(), server.guest(), server.guest()];
@@ -205,6 +261,19 @@ fn what_makes_no_sense_is_refused() {
     assert_eq!(refused(json!({"game": "pairs", "options": {"players": 9}})), ["options.players"]);
     assert_eq!(refused(json!({"game": "pairs", "options": []})), ["options"]);
     assert_eq!(refused(json!({"game": "pairs", "visibility": "private"})), ["visibility"]);
+    for party in [
+        json!("code"),
+        json!({"code": "us"}),
+        json!({"code": "", "size": 2}),
+        json!({"code": "x".repeat(33), "size": 2}),
+        json!({"code": "\n", "size": 2}),
+        json!({"code": "us", "size": 1}),
+        json!({"code": "us", "size": 3}),
+        json!({"code": "us", "size": 65}),
+        json!({"code": "us", "size": 2, "users": []}),
+    ] {
+        assert_eq!(refused(json!({"game": "pairs", "party": party})), ["party"], "{party}");
+    }
     for wait in ["31", "-1", "1.5", "x", ""] {
         let answer = server.get(&user, &format!("{NO_TICKET}?wait={wait}"));
         assert_eq!(answer.invalid_fields(), ["wait"], "{wait}");

@@ -4,8 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use gameserver::ids::{MatchId, NodeId, TicketId, UserId};
+use gameserver::ratings::Rating;
 use gameserver::store::{
-    NewTicket, NodeRecord, Store, StoreError, TicketRecord, TicketState, Visibility,
+    NewTicket, NodeRecord, Party, Store, StoreError, TicketRecord, TicketState, Visibility,
 };
 
 use crate::{NOW, add, append, each, guest, later, new_match};
@@ -19,8 +20,10 @@ async fn searching(store: &Store, until: u64) -> TicketRecord {
         game: "pairs".into(),
         options: r#"{"pairs":4}"#.into(),
         players: 2,
+        party: Some(Party { code: "ß-1".into(), size: 2 }),
         user: user.id,
         display_name: "Somebody".into(),
+        rating: Rating::default(),
         state: TicketState::Searching,
         r#match: None,
         expires_at: later(until),
@@ -41,7 +44,7 @@ fn tickets_are_read_as_they_were_written_and_users_have_one_a_game() {
         assert_eq!(store.ticket(first.id).await.unwrap(), Some(first.clone()));
         assert_eq!(store.ticket(TicketId::new()).await.unwrap(), None);
         let again = TicketRecord { id: TicketId::new(), ..first.clone() };
-        let other_game = TicketRecord { game: "chess".into(), ..again.clone() };
+        let other_game = TicketRecord { game: "chess".into(), party: None, ..again.clone() };
         let found = store.add_ticket(again.clone(), 100).await.unwrap();
         assert_eq!(found, NewTicket::Searching(first.clone()));
         assert_eq!(store.add_ticket(other_game.clone(), 1).await.unwrap(), NewTicket::Full);

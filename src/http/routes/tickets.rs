@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use hyper::header::{HeaderValue, LOCATION};
 use hyper::{Method, StatusCode};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::id;
+use crate::games::SEATS_MAX;
 use crate::http::input::{Fields, Query};
 use crate::http::problem::Refusal;
 use crate::http::server::{Request, Response, begun};
@@ -15,10 +16,14 @@ use crate::http::{Http, empty, json};
 use crate::ids::{MatchId, TicketId};
 use crate::matches::MatchError;
 use crate::matches::matchmaker::TicketError;
-use crate::store::{TicketRecord, TicketState};
+use crate::store::{Party, TicketRecord, TicketState};
 
 /// The most seconds that an answer is held.
 const WAIT_SECONDS_MAX: u64 = 30;
+/// Longest code of a party, in characters.
+const CODE_CHARS_MAX: usize = 32;
+/// What a party is.
+const PARTY_TAKES: &str = r#"{"code": 1 to 32 characters, "size": 2 to 64}"#;
 /// Where tickets are.
 const TICKETS: &str = "/v1/tickets/";
 
@@ -38,6 +43,30 @@ impl<'a> From<&'a TicketRecord> for Ticket<'a> {
     }
 }
 
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawParty {
+    code: String,
+    size: u8,
+}
+
+/// A party whose code and size are within bounds.
+#[derive(Deserialize)]
+#[serde(try_from = "RawParty")]
+struct PartyField(Party);
+
+impl TryFrom<RawParty> for PartyField {
+    type Error = &'static str;
+
+    fn try_from(RawParty { code, size }: RawParty) -> Result<Self, Self::Error> {
+        let chars = code.chars().take(CODE_CHARS_MAX + 1).count();
+        let sound = (1..=CODE_CHARS_MAX).contains(&chars)
+            && !code.chars().any(char::is_control)
+            && (2..=SEATS_MAX).contains(&size);
+        if sound { Ok(Self(Party { code, size })) } else { Err(PARTY_TAKES) }
+    }
+}
+
 /// How long the answer to a request is to be held: so much more time than others it has.
 pub(in crate::http) fn wait(request: &Request) -> Result<Duration, Refusal> {
     let is_ticket = request.method() == Method::GET && request.uri().path().starts_with(TICKETS);
@@ -51,9 +80,10 @@ pub(super) async fn create(http: &Http, request: Request) -> Result<Response, Re
     let mut fields = Fields::read(request).await?;
     let game = fields.required_text("game");
     let options = fields.object("options").unwrap_or_default();
+    let party = fields.word("party", PARTY_TAKES).map(|PartyField(party)| party);
     fields.end()?;
     http.limits.matches(claims.user).await?;
-    let posted = http.matchmaker.post(claims.user, &game, options).await;
+    let posted = http.matchmaker.post(claims.user, &game, options, party).await;
     let (ticket, new) = posted.map_err(|error| match error {
         TicketError::Match(MatchError::UnknownGame(_)) => {
             Refusal::invalid_field("game", "takes a name of /v1/games")

@@ -21,7 +21,7 @@ pub use groups::form;
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use serde_json::{Map, Value};
 use thiserror::Error;
@@ -32,8 +32,9 @@ use super::{MatchError, NewMatch, Registry, start};
 use crate::cluster::Cluster;
 use crate::games::{Mode, PLAYERS};
 use crate::ids::{MatchId, NodeId, TicketId, Timestamp, UserId};
+use crate::ratings::Rating;
 use crate::store::postgres::Notice;
-use crate::store::{NewTicket, Store, StoreError, TicketRecord, TicketState, Visibility};
+use crate::store::{NewTicket, Party, Store, StoreError, TicketRecord, TicketState, Visibility};
 use crate::telemetry::figures::{MATCHMAKING_WAIT, TICKETS_SEARCHING};
 use crate::telemetry::work;
 use crate::vital::Vital;
@@ -64,8 +65,11 @@ pub enum TicketError {
     #[error(transparent)]
     Match(#[from] MatchError),
     /// The user searches in that game already, for something else.
-    #[error("ticket {0} searches in this game already, with other options")]
+    #[error("ticket {0} searches in this game already, with other options or another party")]
     Searching(TicketId),
+    /// More players want to be on one match than it has seats.
+    #[error("the match has {0} players")]
+    PartyTooLarge(u8),
     /// It is too late to cancel it.
     #[error("the ticket is matched")]
     Matched,
@@ -116,15 +120,21 @@ impl Matchmaker {
         user: UserId,
         game: &str,
         options: Map<String, Value>,
+        party: Option<Party>,
     ) -> Result<(TicketRecord, bool), TicketError> {
         let (options, players) = self.agree(game, options)?;
+        if party.as_ref().is_some_and(|party| party.size > players) {
+            return Err(TicketError::PartyTooLarge(players));
+        }
         let ticket = TicketRecord {
             id: TicketId::new(),
             game: game.to_owned(),
             options,
             players,
+            party,
             user,
             display_name: String::new(),
+            rating: Rating::default(),
             state: TicketState::Searching,
             r#match: None,
             expires_at: Timestamp::now().plus(self.lifetime),
@@ -135,7 +145,10 @@ impl Matchmaker {
                 Ok((ticket, true))
             }
             Ok(NewTicket::Searching(old)) => {
-                let same = (&old.options, old.players) == (&ticket.options, ticket.players);
+                let wish = |ticket: &TicketRecord| {
+                    (ticket.options.clone(), ticket.players, ticket.party.clone())
+                };
+                let same = wish(&old) == wish(&ticket);
                 if same { Ok((old, false)) } else { Err(TicketError::Searching(old.id)) }
             }
             Ok(NewTicket::Full) => Err(TicketError::Busy),
@@ -281,16 +294,10 @@ impl Matchmaker {
             // An error: it was given up. Whether it is there, the store knows.
             if committed.await.is_ok() {
                 for ticket in group {
-                    MATCHMAKING_WAIT.took(self.waited(ticket));
+                    MATCHMAKING_WAIT.took(Timestamp::now().since(ticket.id.made_at()));
                 }
             }
         }
-    }
-
-    /// How long a ticket has been there.
-    fn waited(&self, ticket: &TicketRecord) -> Duration {
-        let since = SystemTime::from(ticket.expires_at.minus(self.lifetime));
-        SystemTime::now().duration_since(since).unwrap_or_default()
     }
 
     fn make(

@@ -19,6 +19,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../migrations/postgres/0005_notices.sql"),
     include_str!("../migrations/postgres/0006_certificates.sql"),
     include_str!("../migrations/postgres/0007_ratings.sql"),
+    include_str!("../migrations/postgres/0008_parties.sql"),
 ];
 
 /// The advisory lock's number, which nothing else in the database should use.

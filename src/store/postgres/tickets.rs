@@ -9,10 +9,14 @@ use super::matches::word;
 use super::notices::CHANNEL;
 use super::{Param, Postgres};
 use crate::ids::{MatchId, NodeId, TicketId, Timestamp, UserId};
-use crate::store::{NewTicket, StoreError, TicketRecord};
+use crate::ratings::Rating;
+use crate::store::{NewTicket, Party, StoreError, TicketRecord};
 
-const TICKET: &str = "SELECT tickets.id, game, options, players, user_id, display_name, state,
-    match_id, expires_at FROM tickets JOIN users ON users.id = user_id";
+const TICKET: &str =
+    "SELECT tickets.id, tickets.game, options, players, tickets.user_id, display_name,
+    state, match_id, expires_at, party_code, party_size, rating, deviation, volatility
+    FROM tickets JOIN users ON users.id = tickets.user_id
+    LEFT JOIN ratings ON ratings.game = tickets.game AND ratings.user_id = tickets.user_id";
 
 /// Claims groups for a node, each whole or not at all. Locks are taken in the tickets' order, so of
 /// two nodes that want the same tickets one waits for the other, and then finds them claimed.
@@ -64,7 +68,9 @@ impl Postgres {
         ticket: TicketRecord,
         most: u32,
     ) -> Result<NewTicket, StoreError> {
-        let params: [Param; 7] = [
+        let party = ticket.party.as_ref().map(|Party { code, size }| (code, i16::from(*size)));
+        let (code, size) = party.unzip();
+        let params: [Param; 9] = [
             (&ticket.id.0, Type::UUID),
             (&ticket.game, Type::TEXT),
             (&ticket.options, Type::TEXT),
@@ -72,16 +78,20 @@ impl Postgres {
             (&ticket.user.0, Type::UUID),
             (&ticket.expires_at.0, Type::INT8),
             (&i64::from(most), Type::INT8),
+            (&code, Type::TEXT),
+            (&size, Type::INT2),
         ];
-        let sql = "INSERT INTO tickets (id, game, options, players, user_id, state, expires_at)
-            SELECT $1, $2, $3, $4, $5, 'searching', $6
+        let sql = "INSERT INTO tickets (id, game, options, players, user_id, state, expires_at,
+                party_code, party_size) SELECT $1, $2, $3, $4, $5, 'searching', $6, $8, $9
             WHERE (SELECT count(*) FROM tickets WHERE state = 'searching') < $7
             ON CONFLICT (user_id, game) WHERE state = 'searching' DO NOTHING RETURNING true";
         if !self.query(sql, &params).await?.is_empty() {
             return Ok(NewTicket::Added);
         }
         let params: [Param; 2] = [(&ticket.user.0, Type::UUID), (&ticket.game, Type::TEXT)];
-        let sql = format!("{TICKET} WHERE user_id = $1 AND game = $2 AND state = 'searching'");
+        let sql = format!(
+            "{TICKET} WHERE tickets.user_id = $1 AND tickets.game = $2 AND state = 'searching'"
+        );
         let searching = self.query(&sql, &params).await?.first().map(read_ticket).transpose()?;
         Ok(searching.map_or(NewTicket::Full, NewTicket::Searching))
     }
@@ -173,15 +183,26 @@ impl Postgres {
 }
 
 fn read_ticket(row: &Row) -> Result<TicketRecord, StoreError> {
-    let players: i16 = row.get(3);
-    let wrong = |_| StoreError::Corrupt(format!("{players} is no number of players"));
+    let number = |number: i16| {
+        let wrong = |_| StoreError::Corrupt(format!("{number} is no number of players"));
+        u8::try_from(number).map_err(wrong)
+    };
+    let party = row
+        .get::<_, Option<String>>(9)
+        .map(|code| Ok::<_, StoreError>(Party { code, size: number(row.get(10))? }));
+    let rating = row.get::<_, Option<f64>>(11).map(|points| {
+        let (deviation, volatility) = (row.get(12), row.get(13));
+        Rating { points, deviation, volatility }
+    });
     Ok(TicketRecord {
         id: TicketId(row.get(0)),
         game: row.get(1),
         options: row.get(2),
-        players: u8::try_from(players).map_err(wrong)?,
+        players: number(row.get(3))?,
+        party: party.transpose()?,
         user: UserId(row.get(4)),
         display_name: row.get(5),
+        rating: rating.unwrap_or_default(),
         state: word(row.get(6))?,
         r#match: row.get::<_, Option<_>>(7).map(MatchId),
         expires_at: Timestamp(row.get(8)),

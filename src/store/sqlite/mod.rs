@@ -38,6 +38,7 @@ pub(super) const MIGRATIONS: &[&str] = &[
     include_str!("../migrations/sqlite/0002_snapshots.sql"),
     include_str!("../migrations/sqlite/0003_tickets.sql"),
     include_str!("../migrations/sqlite/0004_ratings.sql"),
+    include_str!("../migrations/sqlite/0005_parties.sql"),
 ];
 
 /// Tells the caller of a change whether it was committed.

@@ -5,7 +5,8 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 use super::Sqlite;
 use super::matches::word;
 use crate::ids::{MatchId, NodeId, TicketId, Timestamp, UserId};
-use crate::store::{NewTicket, StoreError, TicketRecord};
+use crate::ratings::Rating;
+use crate::store::{NewTicket, Party, StoreError, TicketRecord};
 
 impl Sqlite {
     pub(in crate::store) async fn add_ticket(
@@ -15,18 +16,20 @@ impl Sqlite {
     ) -> Result<NewTicket, StoreError> {
         self.write(move |db| {
             let (user, game) = (ticket.user.0, &ticket.game);
-            let condition = "user_id = ? AND game = ? AND state = 'searching'";
+            let condition = "tickets.user_id = ? AND tickets.game = ? AND state = 'searching'";
             if let Some(searching) = select(db, condition, params![user, game])? {
                 return Ok(NewTicket::Searching(searching));
             }
-            let sql = "INSERT INTO tickets (id, game, options, players, user_id, state, expires_at)
-                 SELECT ?, ?, ?, ?, ?, 'searching', ?
+            let sql = "INSERT INTO tickets (id, game, options, players, party_code, party_size,
+                 user_id, state, expires_at) SELECT ?, ?, ?, ?, ?, ?, ?, 'searching', ?
                  WHERE (SELECT count(*) FROM tickets WHERE state = 'searching') < ?";
             let added = db.prepare_cached(sql)?.execute(params![
                 ticket.id.0,
                 game,
                 ticket.options,
                 ticket.players,
+                ticket.party.as_ref().map(|party| &party.code),
+                ticket.party.as_ref().map(|party| party.size),
                 user,
                 ticket.expires_at.0,
                 most
@@ -138,8 +141,11 @@ impl Sqlite {
 
 fn select_sql(condition: &str) -> String {
     format!(
-        "SELECT tickets.id, game, options, players, user_id, display_name, state, match_id,
-         expires_at FROM tickets JOIN users ON users.id = user_id WHERE {condition}"
+        "SELECT tickets.id, tickets.game, options, players, tickets.user_id, display_name, state,
+         match_id, expires_at, party_code, party_size, rating, deviation, volatility
+         FROM tickets JOIN users ON users.id = tickets.user_id
+         LEFT JOIN ratings ON ratings.game = tickets.game AND ratings.user_id = tickets.user_id
+         WHERE {condition}"
     )
 }
 
@@ -164,13 +170,24 @@ fn ids(
 }
 
 fn read_ticket(row: &Row) -> rusqlite::Result<TicketRecord> {
+    let party: Option<String> = row.get(9)?;
+    let points: Option<f64> = row.get(11)?;
+    let rating = points.map(|points| {
+        let (deviation, volatility) = (row.get(12)?, row.get(13)?);
+        Ok::<_, rusqlite::Error>(Rating { points, deviation, volatility })
+    });
+    let rating = rating.transpose()?;
     Ok(TicketRecord {
         id: TicketId(row.get(0)?),
         game: row.get(1)?,
         options: row.get(2)?,
         players: row.get(3)?,
+        party: party
+            .map(|code| Ok::<_, rusqlite::Error>(Party { code, size: row.get(10)? }))
+            .transpose()?,
         user: UserId(row.get(4)?),
         display_name: row.get(5)?,
+        rating: rating.unwrap_or_default(),
         state: word(row, 6)?,
         r#match: row.get::<_, Option<_>>(7)?.map(MatchId),
         expires_at: Timestamp(row.get(8)?),
