@@ -119,6 +119,8 @@ pub enum Broken {
     TwoWriters,
     /// A write came in an epoch that was over.
     EpochFell,
+    /// Ratings are not what the ends of matches have made of them.
+    Rating,
     /// A bot complained while it played.
     Complaint,
 }

@@ -9,6 +9,7 @@ use crate::check::Write;
 use crate::harness::Server;
 use crate::postgres::Cluster;
 use crate::proxy::Proxy;
+use crate::ratings::{self, Ratings};
 use crate::replay::{self, Stored};
 
 /// How long a node's lease holds, in seconds.
@@ -39,6 +40,7 @@ pub struct Node {
 pub struct Kept {
     pub matches: BTreeMap<String, Stored>,
     pub writes: BTreeMap<String, Vec<Write>>,
+    pub ratings: Ratings,
 }
 
 /// Where players find nodes: some may be gone, as an address that a client knows may be.
@@ -81,7 +83,8 @@ impl Fleet {
     /// All that the database has.
     pub fn kept(&self) -> Kept {
         let mut client = self.database();
-        Kept { matches: replay::read(&mut client), writes: audit::writes(&mut client) }
+        let (matches, writes) = (replay::read(&mut client), audit::writes(&mut client));
+        Kept { matches, writes, ratings: ratings::read(&mut client) }
     }
 
     /// The database, past all proxies.

@@ -2,8 +2,8 @@
 //! what the bots saw is held against the log.
 //!
 //! `script` breaks and heals, `fleet` holds the nodes, `proxy` is what can be cut, `bots` play and
-//! keep records, `audit` is the database's own record of who wrote, `replay` plays logs again, and
-//! `check` judges. `CHAOS_SEED`, `CHAOS_NODES`, `CHAOS_BOTS` and `CHAOS_SECONDS` change the run; the
+//! keep records, `audit` is the database's own record of who wrote, `replay` plays logs again,
+//! `ratings` follows ratings from match to match, and `check` judges. `CHAOS_SEED`, `CHAOS_NODES`, `CHAOS_BOTS` and `CHAOS_SECONDS` change the run; the
 //! seed gives the order of faults, not how threads interleave.
 //!
 //! With the feature `unfenced` the server is built without what keeps a node that lost its lease from
@@ -30,6 +30,7 @@ mod check;
 mod fleet;
 mod proxy;
 mod random;
+mod ratings;
 mod replay;
 mod report;
 mod script;
@@ -84,8 +85,10 @@ fn run() -> Outcome {
     let mut kept = fleet.kept();
     let histories: Vec<_> =
         tables.iter().flat_map(|table| table.histories(&fleet, &mut kept)).collect();
-    let violations: Vec<_> = histories.iter().flat_map(check::violations).collect();
+    let mut violations: Vec<_> = histories.iter().flat_map(check::violations).collect();
+    violations.extend(ratings::violations(&kept.ratings));
     let mut late = report::print(seed, &faults, &histories, &violations);
+    println!("rated            {} seats", kept.ratings.moves.len());
     late.retain(|promise| !promise.kept && length >= JUDGES_TIMES_FROM);
     Outcome { seed, violations, late }
 }
