@@ -19,7 +19,7 @@ use crate::ids::{SessionId, Timestamp, UserId};
 use crate::protocol::{Frame, Player, ServerMessage};
 use crate::ratings::RatingChange;
 use crate::store::{EventRecord, MatchRecord, MatchState, Visibility};
-use crate::telemetry::figures::MATCHES_ENDED;
+use crate::telemetry::figures::{MATCHES_ENDED, MATCHES_RATED};
 
 /// Events that a match keeps in memory for sockets that come back; older ones come from the log.
 const HISTORY_EVENTS_MAX: usize = 128;
@@ -415,7 +415,10 @@ impl Core {
 
     /// The log has committed the changes up to `number`, and with them what they made of ratings.
     pub fn committed(&mut self, number: u64, ratings: Option<&[RatingChange]>) {
-        if let Some(ratings) = ratings {
+        if let Some(ratings) = ratings
+            && self.record.ratings.is_none()
+        {
+            MATCHES_RATED.increment();
             self.record.ratings = Some(ratings.to_vec());
         }
         self.written = self.written.max(number);

@@ -225,6 +225,8 @@ figures! {
         "Matches that were made here.");
     Counter, MATCHES_ENDED = Counter::new("gameserver_matches_ended_total",
         "Matches that ended here.");
+    Counter, MATCHES_RATED = Counter::new("gameserver_matches_rated_total",
+        "Matches that ended here and moved ratings.");
     Counters<CommandResult, 5>, COMMANDS = Counters::new("gameserver_commands_total",
         "Commands of players by what became of them.");
 
