@@ -31,6 +31,7 @@ export class MatchPage {
   #players = new Map();
   #connected = new Map();
   #outcome = null;
+  #ratings = [];
   #state = null;
   /// The last event that is on the screen; those after it wait in the queue.
   #seq = 0;
@@ -63,9 +64,11 @@ export class MatchPage {
     });
     on("welcome", (message) => this.#welcomed(message));
     on("event", (message) => this.#enqueue(message));
-    on("ended", ({ seq, outcome }) =>
-      this.#enqueue({ seq, seat: null, event: { ended: outcome } }),
-    );
+    on("ended", ({ seq, outcome, ratings }) => {
+      this.#ratings = ratings ?? [];
+      this.#enqueue({ seq, seat: null, event: { ended: outcome } });
+      this.#draw();
+    });
     on("presence", ({ seat, connected }) => (this.#connected.set(seat, connected), this.#draw()));
     on("chat", (line) => this.#chat.heard(line));
     on("error", ({ problem }) => app.toast(problem.detail || problem.title));
@@ -435,12 +438,21 @@ export class MatchPage {
       turn: state?.turn === seat && this.#phase !== "open",
       won: Boolean(this.#outcome?.winners.includes(seat)),
       draw: Boolean(this.#outcome?.draw),
+      rating: this.#rating(seat),
       score: this.#phase === "open" ? undefined : state?.scores?.[seat],
       role: this.#rules?.role(seat),
     }));
   }
 
-  #playerLine({ seat, name, you, left, away, turn, won, draw, score, role }) {
+  /// What the end has made of a player's rating.
+  #rating(seat) {
+    const change = this.#ratings.find((one) => one.seat === seat);
+    if (!change || this.#phase !== "ended") return undefined;
+    const [before, after] = [change.before, change.after].map(Math.round);
+    return `${after} (${after < before ? "−" : "+"}${Math.abs(after - before)})`;
+  }
+
+  #playerLine({ seat, name, you, left, away, turn, won, draw, rating, score, role }) {
     const note =
       left === "resigned" ? "resigned" : left ? "left" : away ? "away" : you ? "you" : "";
     return h(
@@ -450,6 +462,7 @@ export class MatchPage {
       h("span.name", name),
       note ? h("span.note", note) : null,
       won ? h("span.note.won", draw ? "draw" : "won") : null,
+      rating ? h("span.note", { title: "Rating" }, rating) : null,
       score === undefined
         ? null
         : h("span.score", { "aria-label": `${score} pairs` }, String(score)),

@@ -70,6 +70,8 @@ scene("tic-tac-toe by mouse and by keyboard, through a crash", async (stage) => 
     "Ann took the top right.",
     "Ann won.",
   ]);
+  const ratings = await ben.locator(".players [title=Rating]").allTextContents();
+  assert.deepEqual(ratings, ["1662 (+162)", "1338 (−162)"]);
 });
 
 scene("a draw and a resignation are said in words", async (stage) => {
