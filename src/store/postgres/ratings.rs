@@ -20,7 +20,7 @@ use crate::store::{Leader, MatchChange, Place, StoreError, bucket};
 
 /// Makes the rows of those who have none and have met somebody, as of somebody who has not played.
 /// Who is about to do the same is waited for; what comes of it the next statement sees.
-const BEGIN: &str = "INSERT INTO ratings (game, user_id, rating, deviation, volatility, bucket, wins,
+const MAKE: &str = "INSERT INTO ratings (game, user_id, rating, deviation, volatility, bucket, wins,
         losses, draws, rated_at)
     SELECT DISTINCT game, user_id, $2::float8, $3::float8, $4::float8, $5::float8, 0, 0, 0, $6::bigint
     FROM match_players JOIN matches ON matches.id = match_id
@@ -133,7 +133,7 @@ impl Postgres {
             (&bucket(points), Type::FLOAT8),
             (&at.0, Type::INT8),
         ];
-        self.run(connection, BEGIN, &params).await?;
+        self.run(connection, MAKE, &params).await?;
         let rows = self.run(connection, LOCK, &[(&ids, Type::UUID_ARRAY)]).await?;
         let mut table = Table::read(&rows)?;
         let changes = ended.iter().filter_map(|change| {
