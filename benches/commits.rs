@@ -91,7 +91,7 @@ impl Table {
         registry.join(id, &users[1], None).await.unwrap();
         let player = async |user: &UserRecord| {
             let caller = Caller { user: user.id, session: SessionId::new() };
-            let outbox = Outbox::new(Codec::Json, 0);
+            let outbox = Outbox::new(Codec::Json, false, 0);
             let attachment = registry.attach(id, caller, &outbox, None).await.unwrap();
             Player { attachment, outbox, last_id: 0 }
         };
@@ -150,7 +150,13 @@ async fn moves_per_second(
 
 async fn registry(store: &Arc<Store>) -> Arc<Registry> {
     let cluster = Cluster::join(Arc::clone(store), "bench:1".into(), None, LEASE).await.unwrap();
-    Registry::start(Arc::clone(store), Arc::new(Catalog::new(Vec::new())), cluster, None)
+    Registry::start(
+        Arc::clone(store),
+        Arc::new(Catalog::new(Vec::new())),
+        cluster,
+        None,
+        Duration::from_secs(1),
+    )
 }
 
 async fn users(store: &Store) -> [UserRecord; 2] {

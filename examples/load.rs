@@ -8,7 +8,9 @@
 //! Signs guests in, seats them in `relay` rooms and connects their sockets; then each socket sends a
 //! command, and the next one when its ack has come. Figures of the server come from the operating
 //! system (`/proc`, so on Linux alone), those of time from this side. `--game tictactoe` plays
-//! durable matches instead, over and over: two sockets each.
+//! durable matches instead, over and over: two sockets each. `--game arena` rides in rooms of 2 to 8,
+//! each back and forth in a part of the board: what is counted is views, and what is timed how far
+//! apart they come.
 //!
 //! Give server and generator cores of their own (`taskset`), or they measure each other. If
 //! connections fail, raise the limit of open files on both sides (`ulimit -n`), and
@@ -43,7 +45,8 @@ Usage: load [OPTION VALUE]…
   --window N          commands that a socket has in flight (1)
   --payload BYTES     what each command carries, about (64)
   --threads N         threads of this program (1)
-  --game NAME         relay, or tictactoe for durable moves (relay)
+  --game NAME         relay, tictactoe for durable moves, or arena (relay)
+  --views FORM        diff or whole, in arena (diff)
   --idle              connect and measure memory only
   --json              print figures for programs";
 
@@ -64,6 +67,17 @@ const DRAWN_GAME: [u8; 9] = [0, 2, 1, 3, 5, 4, 6, 7, 8];
 enum Game {
     Relay,
     Tictactoe,
+    Arena,
+}
+
+impl Game {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Relay => "relay",
+            Self::Tictactoe => "tictactoe",
+            Self::Arena => "arena",
+        }
+    }
 }
 
 #[derive(Clone)]
@@ -77,6 +91,7 @@ struct Options {
     payload: usize,
     threads: usize,
     game: Game,
+    views: &'static str,
     idle: bool,
     json: bool,
 }
@@ -117,6 +132,7 @@ fn options(mut args: impl Iterator<Item = String>) -> Options {
         payload: 64,
         threads: 1,
         game: Game::Relay,
+        views: "diff",
         idle: false,
         json: false,
     };
@@ -140,6 +156,9 @@ fn options(mut args: impl Iterator<Item = String>) -> Options {
     if options.room == 0 || options.room > 64 || options.sockets < options.room * options.threads {
         fail("there must be a room of 1 to 64 sockets for each thread at least");
     }
+    if options.game == Game::Arena && !(2..=8).contains(&options.room) {
+        fail("an arena takes 2 to 8 sockets");
+    }
     options
 }
 
@@ -156,7 +175,13 @@ fn set(options: &mut Options, name: &str, value: &str) {
         "--game" => match value {
             "relay" => options.game = Game::Relay,
             "tictactoe" => options.game = Game::Tictactoe,
-            _ => fail("--game takes relay or tictactoe"),
+            "arena" => options.game = Game::Arena,
+            _ => fail("--game takes relay, tictactoe or arena"),
+        },
+        "--views" => match value {
+            "diff" => options.views = "diff",
+            "whole" => options.views = "whole",
+            _ => fail("--views takes diff or whole"),
         },
         _ => fail(format!("there is no option {name}\n\n{USAGE}")),
     }
@@ -288,6 +313,14 @@ fn generate(options: &Options, rooms: usize, barrier: &Barrier) -> Report {
                     tokio::task::spawn_local(play_matches(address, pair, report));
                 }
             }
+            Game::Arena => {
+                barrier.wait();
+                barrier.wait();
+                for room in tokens {
+                    let (options, report) = (options.clone(), Rc::clone(&report));
+                    tokio::task::spawn_local(ride_matches(options, room.to_vec(), report));
+                }
+            }
         }
         if !options.idle {
             tokio::time::sleep(WARM_UP).await;
@@ -341,7 +374,7 @@ async fn open_room(address: SocketAddr, tokens: Vec<String>) -> io::Result<Vec<S
     let id = seated(&mut api, &json!({"game": "relay", "options": options}), &tokens).await?;
     let mut sockets = Vec::with_capacity(tokens.len());
     for token in &tokens {
-        sockets.push(Socket::connect(address, &id, token).await?);
+        sockets.push(Socket::connect(address, &id, "whole", token).await?);
     }
     Ok(sockets)
 }
@@ -424,11 +457,11 @@ struct Socket {
 }
 
 impl Socket {
-    async fn connect(address: SocketAddr, id: &str, token: &str) -> io::Result<Self> {
+    async fn connect(address: SocketAddr, id: &str, views: &str, token: &str) -> io::Result<Self> {
         let mut stream = TcpStream::connect(address).await?;
         stream.set_nodelay(true)?;
         let request = format!(
-            "GET /v1/matches/{id}/socket HTTP/1.1\r\nHost: {address}\r\nConnection: Upgrade\r\n\
+            "GET /v1/matches/{id}/socket?views={views} HTTP/1.1\r\nHost: {address}\r\nConnection: Upgrade\r\n\
              Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
              Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nAuthorization: Bearer {token}\r\n\r\n",
         );
@@ -653,8 +686,8 @@ async fn play_match(
     let mut api = Api::connect(address).await?;
     let id = seated(&mut api, &json!({"game": "tictactoe"}), tokens).await?;
     let mut sockets = [
-        Socket::connect(address, &id, &tokens[0]).await?,
-        Socket::connect(address, &id, &tokens[1]).await?,
+        Socket::connect(address, &id, "whole", &tokens[0]).await?,
+        Socket::connect(address, &id, "whole", &tokens[1]).await?,
     ];
     let mut frame = Vec::new();
     for (turn, cell) in DRAWN_GAME.iter().enumerate() {
@@ -686,6 +719,127 @@ async fn play_match(
         report.to_ack.record(nanos(sent));
     }
     Ok(())
+}
+
+// ---- the arena ----
+
+/// As many rounds on as large a board as there are: the longer a match, the less is measured of how
+/// it begins.
+const ARENA: (u8, u8) = (9, 160);
+/// Steps that a rider goes to and fro, and to the side between them.
+const LEGS: [u64; 2] = [25, 2];
+const HEADINGS: [&str; 4] = ["up", "right", "down", "left"];
+
+/// A room whose players ride match after match.
+async fn ride_matches(options: Options, tokens: Vec<String>, report: Rc<RefCell<Report>>) {
+    loop {
+        if let Err(error) = ride_match(&options, &tokens, &report).await {
+            fail(format!("a match broke off: {error}"));
+        }
+        report.borrow_mut().matches += 1;
+    }
+}
+
+async fn ride_match(
+    options: &Options,
+    tokens: &[String],
+    report: &Rc<RefCell<Report>>,
+) -> io::Result<()> {
+    let mut api = Api::connect(options.address).await?;
+    let (rounds, size) = ARENA;
+    let wanted = json!({"players": tokens.len(), "rounds": rounds, "size": size});
+    let id = seated(&mut api, &json!({"game": "arena", "options": wanted}), tokens).await?;
+    let mut riders = Vec::with_capacity(tokens.len());
+    for (seat, token) in tokens.iter().enumerate() {
+        let socket = Socket::connect(options.address, &id, options.views, token).await?;
+        let rider = Rider { seat, report: Rc::clone(report), ..Rider::default() };
+        riders.push(tokio::task::spawn_local(rider.run(socket)));
+    }
+    for rider in riders {
+        rider.await.map_err(io::Error::other)??;
+    }
+    Ok(())
+}
+
+/// One player of an arena.
+#[derive(Default)]
+struct Rider {
+    seat: usize,
+    report: Rc<RefCell<Report>>,
+    next_id: u64,
+    /// Into [`HEADINGS`].
+    heading: usize,
+    turns: u64,
+    /// The step of the next turn.
+    turns_at: u64,
+    /// The view before: its step, and when it came.
+    seen: Option<(u64, Instant)>,
+    out: Vec<u8>,
+    over: bool,
+}
+
+impl Rider {
+    async fn run(mut self, mut socket: Socket) -> io::Result<()> {
+        while !self.over {
+            if !socket.read(|first_byte, payload| self.hear(first_byte, payload)).await {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            if !self.out.is_empty() {
+                socket.stream.write_all(&self.out).await?;
+                self.out.clear();
+            }
+        }
+        Ok(())
+    }
+
+    fn hear(&mut self, first_byte: u8, payload: &[u8]) {
+        if first_byte == PING {
+            push_frame(&mut self.out, PONG, payload);
+        } else if payload.starts_with(br#"{"type":"view""#) {
+            self.look(payload);
+        } else if payload.starts_with(br#"{"type":"ack""#) {
+            self.report.borrow_mut().acks += 1;
+        } else if payload.starts_with(br#"{"type":"error""#) {
+            self.report.borrow_mut().refused += 1;
+        } else if payload.starts_with(br#"{"type":"ended""#) {
+            self.over = true;
+        }
+    }
+
+    fn look(&mut self, view: &[u8]) {
+        let Some(tick) = number_after(view, br#""tick":"#) else { return };
+        let (now, mut report) = (Instant::now(), self.report.borrow_mut());
+        report.deliveries += 1;
+        if let Some((_, before)) = self.seen.filter(|(seen, _)| seen + 1 == tick) {
+            report.to_delivery.record(u64::try_from((now - before).as_nanos()).unwrap_or(u64::MAX));
+        }
+        drop(report);
+        self.seen = Some((tick, now));
+        // The first view of a round is whole, whatever is asked for.
+        let starts_at = number_after(view, br#""starts_at":"#).filter(|start| *start >= tick);
+        if let Some(starts_at) = starts_at {
+            let text = String::from_utf8_lossy(view);
+            let headings = text.split("\"headings\":[").nth(1).unwrap_or_default();
+            let own = headings.split(',').nth(self.seat).unwrap_or_default();
+            let heading = HEADINGS.iter().position(|heading| own.contains(heading));
+            (self.heading, self.turns) = (heading.unwrap_or(0), 0);
+            self.turns_at = starts_at + LEGS[0];
+        } else if tick >= self.turns_at && self.turns_at > 0 {
+            self.turn();
+        }
+    }
+
+    /// Right, right, left, left: never across its own wall.
+    fn turn(&mut self) {
+        let step = if self.turns % 4 < 2 { 1 } else { 3 };
+        self.heading = (self.heading + step) % HEADINGS.len();
+        self.turns += 1;
+        self.turns_at += LEGS[usize::from(self.turns % 2 == 1)];
+        self.next_id += 1;
+        let (id, to) = (self.next_id, HEADINGS[self.heading]);
+        let command = format!(r#"{{"type":"command","id":{id},"command":{{"turn":"{to}"}}}}"#);
+        push_frame(&mut self.out, TEXT, command.as_bytes());
+    }
 }
 
 // ---- figures ----
@@ -752,7 +906,7 @@ fn print(options: &Options, sockets: usize, figures: &Figures, report: &Report) 
     let per_socket = figures.rss_idle.saturating_sub(figures.rss_signed_in) / sockets as u64;
     let busy = |cpu_us: u64| float(cpu_us) / seconds / 10_000.0;
     let json = json!({
-        "game": if options.game == Game::Relay { "relay" } else { "tictactoe" },
+        "game": options.game.name(),
         "sockets": sockets,
         "room": options.room,
         "window": options.window,
@@ -797,6 +951,9 @@ fn print_table(options: &Options, figures: &Value) {
         if options.game == Game::Relay {
             row("deliveries /s", format!("{:.0}", number("deliveries_per_second")));
             row("delivery µs, p50 / p90 / p99 / max", times("delivery_us"));
+        } else if options.game == Game::Arena {
+            row("views /s", format!("{:.0}", number("deliveries_per_second")));
+            row("µs between, p50 / p90 / p99 / max", times("delivery_us"));
         } else {
             row("matches /s", format!("{:.0}", number("matches_per_second")));
         }
@@ -809,7 +966,9 @@ fn print_table(options: &Options, figures: &Value) {
     if !options.idle {
         row("server's CPU", format!("{:.0} %", number("server_cpu_percent")));
         row("CPU µs per ack", format!("{:.2}", number("server_cpu_us_per_ack")));
-        if options.game == Game::Relay {
+        if options.game == Game::Arena {
+            row("CPU µs per view", format!("{:.2}", number("server_cpu_us_per_delivery")));
+        } else if options.game == Game::Relay {
             row("CPU µs per delivery", format!("{:.2}", number("server_cpu_us_per_delivery")));
             row("CPU µs per write (both)", format!("{:.2}", number("server_cpu_us_per_write")));
         }

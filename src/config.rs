@@ -257,12 +257,20 @@ const GRACE_SECONDS: Setting = number(
     (1, 86_400),
     "How long a player whose connection is lost keeps the seat; if not set, each game's own time.",
 );
+const TICK_LOSS_MS: Setting = number(
+    "GAMESERVER_TICK_LOSS_MS",
+    Some("1000"),
+    "milliseconds",
+    (100, 2000),
+    "How much of a match of a `ticks` game a crash may lose; it stands still while the store is away \
+     for longer.",
+);
 const COMMANDS_PER_SECOND: Setting = number(
     "GAMESERVER_COMMANDS_PER_SECOND",
     Some("50"),
     "messages a second",
     (1, 100_000),
-    "What one socket may send in a game that is played in turns.",
+    "What one socket may send in a game that is played in turns, or by the clock.",
 );
 const RELAY_COMMANDS_PER_SECOND: Setting = number(
     "GAMESERVER_RELAY_COMMANDS_PER_SECOND",
@@ -367,6 +375,7 @@ pub const SETTINGS: &[Setting] = &[
     TLS_KEY_FILE,
     RELAY_GAMES,
     GRACE_SECONDS,
+    TICK_LOSS_MS,
     COMMANDS_PER_SECOND,
     RELAY_COMMANDS_PER_SECOND,
     TICKET_SECONDS,
@@ -415,6 +424,8 @@ pub struct Config {
     pub relay_games: Vec<RelayGame>,
     /// How long a seat is kept, in place of each game's own time.
     pub grace: Option<Duration>,
+    /// How much of a `ticks` match a crash may lose.
+    pub tick_loss: Duration,
     /// Rate limit of a seat in `turns` games.
     pub commands_per_second: u32,
     /// Rate limit of a seat in `relay` games.
@@ -553,6 +564,7 @@ struct Raw {
     tls_key_file: Option<String>,
     relay_games: Option<String>,
     grace_seconds: Option<String>,
+    tick_loss_ms: Option<String>,
     commands_per_second: Option<String>,
     relay_commands_per_second: Option<String>,
     ticket_seconds: Option<String>,
@@ -644,6 +656,7 @@ impl Config {
             tls: tls(raw.tls_cert_file, raw.tls_key_file)?,
             relay_games: RELAY_GAMES.required(raw.relay_games, relay_games)?,
             grace: GRACE_SECONDS.read(raw.grace_seconds, seconds)?,
+            tick_loss: TICK_LOSS_MS.required(raw.tick_loss_ms, milliseconds)?,
             commands_per_second: COMMANDS_PER_SECOND.required(raw.commands_per_second, whole)?,
             relay_commands_per_second: RELAY_COMMANDS_PER_SECOND
                 .required(raw.relay_commands_per_second, whole)?,
@@ -818,6 +831,10 @@ fn whole<T: TryFrom<u64>>(setting: &Setting, value: &str) -> Parsed<T> {
 
 fn seconds(setting: &Setting, value: &str) -> Parsed<Duration> {
     whole(setting, value).map(Duration::from_secs)
+}
+
+fn milliseconds(setting: &Setting, value: &str) -> Parsed<Duration> {
+    whole(setting, value).map(Duration::from_millis)
 }
 
 fn level(_: &Setting, value: &str) -> Parsed<Level> {
@@ -1067,6 +1084,7 @@ mod tests {
         assert_eq!(config.refresh_token_lifetime, Duration::from_secs(30 * 86_400));
         assert!(config.allowed_origins.is_empty() && config.relay_games.is_empty());
         assert_eq!(config.grace, None);
+        assert_eq!(config.tick_loss, Duration::from_secs(1));
         assert_eq!((config.commands_per_second, config.relay_commands_per_second), (50, 5000));
         assert_eq!(config.ticket_lifetime, Duration::from_secs(300));
         let limits = (config.failed_sign_ins_per_minute, config.matches_per_minute);
@@ -1097,6 +1115,7 @@ mod tests {
                 r#"[{"name": "golf", "title": "Golf", "description": "Nine holes."}]"#,
             ),
             ("GAMESERVER_GRACE_SECONDS", "5"),
+            ("GAMESERVER_TICK_LOSS_MS", "250"),
             ("GAMESERVER_COMMANDS_PER_SECOND", "1"),
             ("GAMESERVER_RELAY_COMMANDS_PER_SECOND", "100000"),
             ("GAMESERVER_TICKET_SECONDS", "7"),
@@ -1123,6 +1142,7 @@ mod tests {
         assert_eq!(config.tls.map(|files| files.key), Some("key.pem".into()));
         assert_eq!(config.relay_games[0].name, "golf");
         assert_eq!(config.grace, Some(Duration::from_secs(5)));
+        assert_eq!(config.tick_loss, Duration::from_millis(250));
         assert_eq!((config.commands_per_second, config.relay_commands_per_second), (1, 100_000));
         assert_eq!(config.ticket_lifetime, Duration::from_secs(7));
         let limits = (config.failed_sign_ins_per_minute, config.matches_per_minute);

@@ -228,6 +228,9 @@ pub enum ServerMessage<'a> {
         seq: u64,
         /// What this socket may see of the state after it.
         view: &'a RawValue,
+        /// The steps so far of a `ticks` game.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        tick: Option<u64>,
         /// Whether the events after the asked-for number follow.
         resumed: bool,
         /// The highest command id of this seat that was applied.
@@ -241,6 +244,22 @@ pub enum ServerMessage<'a> {
         seat: Option<Seat>,
         /// What.
         event: &'a RawValue,
+    },
+    /// What a socket may see of a `ticks` game after a step: the whole, or how it differs.
+    View {
+        /// The latest event's number.
+        seq: u64,
+        /// The step.
+        tick: u64,
+        /// The whole view.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        view: Option<&'a RawValue>,
+        /// The step of the socket's view from which it differs.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        base: Option<u64>,
+        /// The difference: a JSON merge patch (RFC 7386).
+        #[serde(skip_serializing_if = "Option::is_none")]
+        patch: Option<&'a RawValue>,
     },
     /// A command was applied.
     Ack {

@@ -316,7 +316,8 @@ impl Server {
         }
         let catalog = Arc::new(Catalog::new(config.relay_games));
         let grace = config.grace.map(|grace| u32::try_from(grace.as_secs()).unwrap_or(u32::MAX));
-        let registry = Registry::start(Arc::clone(&store), catalog, Arc::clone(&cluster), grace);
+        let (kept, nodes, loss) = (Arc::clone(&store), Arc::clone(&cluster), config.tick_loss);
+        let registry = Registry::start(kept, catalog, nodes, grace, loss);
         let lifetime = config.access_token_lifetime;
         let tokens = Arc::new(Tokens::new(keys, config.jwt_issuer, AUDIENCE, lifetime));
         let matches = Arc::clone(&registry);

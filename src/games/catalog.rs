@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 
-use super::{BadOption, Game, GameInfo, GameType, Setup, pairs, relay, tictactoe};
+use super::{BadOption, Game, GameInfo, GameType, Setup, arena, pairs, relay, tictactoe};
 
 /// A relay game under a name of its own, as the one who runs the server describes it.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -20,7 +20,7 @@ pub struct RelayGame {
 
 /// Whether a game that is always there has this name.
 pub fn is_built_in(name: &str) -> bool {
-    [tictactoe::NAME, pairs::NAME, relay::NAME].contains(&name)
+    [tictactoe::NAME, pairs::NAME, arena::NAME, relay::NAME].contains(&name)
 }
 
 /// All games, in the order that lobbies show.
@@ -32,6 +32,7 @@ impl Catalog {
         let built_in = [
             BuiltIn { info: tictactoe::info(), start: tictactoe::start },
             BuiltIn { info: pairs::info(), start: pairs::start },
+            BuiltIn { info: arena::info(), start: arena::start },
             BuiltIn { info: relay::info(relay::built_in()), start: relay::start },
         ];
         let named = relay_games
@@ -70,7 +71,7 @@ impl GameType for BuiltIn {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Mode, SEATS_MAX, setup};
+    use super::super::{Mode, SEATS_MAX, TICK_HZ_MAX, setup};
     use super::*;
 
     fn catalog() -> Catalog {
@@ -85,8 +86,8 @@ mod tests {
     fn the_order_is_fixed() {
         let catalog = catalog();
         let names: Vec<_> = catalog.list().map(|info| info.name.as_str()).collect();
-        assert_eq!(names, ["tictactoe", "pairs", "relay", "golf"]);
-        assert_eq!(names.iter().filter(|name| is_built_in(name)).count(), 3);
+        assert_eq!(names, ["tictactoe", "pairs", "arena", "relay", "golf"]);
+        assert_eq!(names.iter().filter(|name| is_built_in(name)).count(), 4);
         assert!(catalog.find("chess").is_none());
         assert_eq!(catalog.find("golf").unwrap().info().title, "Golf");
     }
@@ -99,6 +100,7 @@ mod tests {
             assert!((info.min_players..=info.max_players).contains(&info.default_players));
             assert!(info.min_players >= 1 && info.max_players <= SEATS_MAX, "{info:?}");
             assert_eq!(info.tick_hz.is_some(), info.mode == Mode::Ticks);
+            assert!(info.tick_hz.is_none_or(|hz| (1..=TICK_HZ_MAX).contains(&hz)), "{info:?}");
             assert!(!info.description.is_empty() && !info.version.is_empty());
         }
     }

@@ -9,6 +9,7 @@
 //! which events follow; `apply` takes one event. `decide` never changes anything, `apply` never
 //! refuses anything.
 
+mod arena;
 mod catalog;
 mod pairs;
 #[cfg(test)]
@@ -29,6 +30,8 @@ use serde_json::{Map, Value};
 
 /// The most seats a match can have; a [`SeatSet`] is a bit for each.
 pub const SEATS_MAX: u8 = 64;
+/// Most steps a second of a `ticks` game; the fewest are 1.
+pub const TICK_HZ_MAX: u16 = 60;
 /// The option that all games have.
 pub const PLAYERS: &str = "players";
 /// Of an option's value that is refused, so many characters are shown.
@@ -109,7 +112,8 @@ pub enum Mode {
     /// Players move when they like or when it is their turn; every event is committed before
     /// anyone is told of it.
     Turns,
-    /// The server's clock moves the game.
+    /// The server's clock moves the game: commands gather between two steps and are applied in the
+    /// next one, by seat and in the order in which each seat sent them.
     Ticks,
     /// The server passes on what players send and keeps one shared state; nothing is judged.
     Relay,
@@ -130,7 +134,7 @@ pub struct GameInfo {
     pub max_players: u8,
     /// How its time passes.
     pub mode: Mode,
-    /// Steps a second of a `ticks` game.
+    /// Steps a second of a `ticks` game, [`TICK_HZ_MAX`] at most.
     pub tick_hz: Option<u16>,
     /// Whether it was loaded at run time.
     pub plugin: bool,
@@ -277,16 +281,26 @@ pub trait Game: Send {
     /// Takes an event that `decide` gave, now or in another life of the match.
     fn apply(&mut self, seat: Option<Seat>, event: &RawValue);
 
+    /// One step of a `ticks` game, once the step's events have been applied. After the end nothing
+    /// changes any more.
+    fn tick(&mut self) {}
+
     /// A seat's player left the running match for good.
     fn leave(&mut self, seat: Seat, why: Leaving);
 
-    /// Who may be told of an event.
+    /// Who may be told of an event. All may be told of what was done in a `ticks` game: it is not
+    /// asked.
     fn audience(&self, _seat: Option<Seat>, _event: &RawValue) -> Audience {
         Audience::Everyone
     }
 
     /// What `viewer` may see of the state.
     fn view(&self, viewer: Viewer) -> Box<RawValue>;
+
+    /// Whether all see the same, so that a `ticks` game's view is made once for all of them.
+    fn has_one_view(&self) -> bool {
+        false
+    }
 
     /// How it ended; `None` while it is played.
     fn outcome(&self) -> Option<Outcome>;
@@ -317,10 +331,15 @@ pub trait Rules: Serialize + DeserializeOwned + Send + 'static {
     /// What somebody sees.
     type View: Serialize;
 
+    /// As [`Game::has_one_view`].
+    const ONE_VIEW: bool = false;
+
     /// As [`Game::decide`].
     fn decide(&self, seat: Seat, command: Self::Command) -> Result<Vec<Self::Event>, Refusal>;
     /// As [`Game::apply`].
     fn apply(&mut self, seat: Option<Seat>, event: Self::Event);
+    /// As [`Game::tick`].
+    fn tick(&mut self) {}
     /// As [`Game::leave`].
     fn leave(&mut self, seat: Seat, why: Leaving);
     /// As [`Game::audience`].
@@ -352,6 +371,10 @@ impl<R: Rules> Game for Typed<R> {
         }
     }
 
+    fn tick(&mut self) {
+        self.0.tick();
+    }
+
     fn leave(&mut self, seat: Seat, why: Leaving) {
         self.0.leave(seat, why);
     }
@@ -363,6 +386,10 @@ impl<R: Rules> Game for Typed<R> {
 
     fn view(&self, viewer: Viewer) -> Box<RawValue> {
         to_raw(&self.0.view(viewer))
+    }
+
+    fn has_one_view(&self) -> bool {
+        R::ONE_VIEW
     }
 
     fn outcome(&self) -> Option<Outcome> {

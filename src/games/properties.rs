@@ -13,6 +13,7 @@ use super::{Audience, Catalog, Game, Leaving, Outcome, Refusal, SEATS_MAX, Seat,
 enum Happening {
     Event(Seat, String),
     Left(Seat, Leaving),
+    Step,
 }
 
 /// A match and all that has happened in it.
@@ -89,11 +90,17 @@ impl Played {
         self.log.push(Happening::Left(seat, why));
     }
 
+    fn tick(&mut self) {
+        self.game.tick();
+        self.log.push(Happening::Step);
+    }
+
     /// What the log makes of a match that starts anew.
     fn replay_into(&self, mut fresh: Self) -> Self {
         for happening in &self.log {
             match happening {
                 Happening::Left(seat, why) => fresh.game.leave(*seat, *why),
+                Happening::Step => fresh.game.tick(),
                 Happening::Event(seat, event) => {
                     let event = RawValue::from_string(event.clone()).unwrap();
                     fresh.game.apply(Some(*seat), &event);
@@ -219,6 +226,105 @@ fn play_pairs(players: u8, pairs: u8, seed: u64, wishes: &[Wish]) -> Played {
     played
 }
 
+/// What a watcher of `arena` makes of what is seen step by step: which cells are walls, one by one.
+struct Floor {
+    walls: BTreeMap<[i64; 2], usize>,
+    view: Value,
+}
+
+impl Floor {
+    fn new(view: Value) -> Self {
+        let mut floor = Self { walls: BTreeMap::new(), view };
+        for seat in 0..floor.riding().len() {
+            floor.walls.extend(floor.head(seat).map(|head| (head, seat)));
+        }
+        floor
+    }
+
+    fn riding(&self) -> Vec<bool> {
+        serde_json::from_value(self.view["riding"].clone()).unwrap()
+    }
+
+    fn head(&self, seat: usize) -> Option<[i64; 2]> {
+        serde_json::from_value(self.view["heads"][seat].clone()).unwrap()
+    }
+
+    fn free(&mut self, seat: usize) {
+        self.walls.retain(|_, owner| *owner != seat);
+    }
+
+    /// One step later: each rider stands still before the start, or rides on by a cell, or is out
+    /// because there was something ahead.
+    fn step(&mut self, now: Value) {
+        if now["round"] != self.view["round"] {
+            *self = Self::new(now);
+            return;
+        }
+        let (before, after) = (Self { walls: self.walls.clone(), view: self.view.take() }, now);
+        let ahead = |seat: usize| {
+            let [x, y] = before.head(seat).unwrap();
+            match after["headings"][seat].as_str().unwrap() {
+                "up" => [x, y - 1],
+                "right" => [x + 1, y],
+                "down" => [x, y + 1],
+                _ => [x - 1, y],
+            }
+        };
+        self.view = after.clone();
+        let riding: Vec<usize> =
+            (0..before.riding().len()).filter(|seat| before.riding()[*seat]).collect();
+        let size = after["size"].as_i64().unwrap();
+        for seat in &riding {
+            let (head, next) = (self.head(*seat).unwrap(), ahead(*seat));
+            let inside = next.iter().all(|place| (0..size).contains(place));
+            let met = riding.iter().any(|other| other != seat && ahead(*other) == next);
+            let blocked = !inside || met || before.walls.contains_key(&next);
+            if !self.riding()[*seat] {
+                assert!(blocked, "seat {seat} is out at {next:?}: {after}");
+                self.free(*seat);
+            } else if head == next {
+                assert!(!blocked, "seat {seat} rides through {next:?}: {after}");
+                assert_eq!(self.walls.insert(head, *seat), None);
+            } else {
+                assert_eq!(Some(head), before.head(*seat));
+            }
+        }
+    }
+}
+
+/// Plays `arena` with turns by chance, and checks each step.
+fn ride(players: u8, rounds: u8, wishes: &[Wish]) -> Played {
+    let options = json!({"players": players, "rounds": rounds, "size": 40});
+    let mut played = start("arena", &options, 0);
+    let mut floor = Floor::new(played.view());
+    // Through the countdown, and then a turn now and then.
+    for (who, kind, what) in wishes.iter().flat_map(|wish| [*wish; 8]) {
+        let seat = Seat(who % players);
+        if kind == 0 && !floor.view["heads"][seat.index()].is_null() {
+            played.leave(seat, Leaving::Timeout);
+            floor.free(seat.index());
+            floor.view = played.view();
+        } else if kind < 64 {
+            let to = ["up", "right", "down", "left"][usize::from(what % 4)];
+            let riding = floor.riding()[seat.index()];
+            let done = played.command(seat, &raw(&json!({ "turn": to })), |_, _| ());
+            assert_eq!(done.is_ok(), riding);
+        }
+        played.tick();
+        floor.step(played.view());
+        if played.game.outcome().is_some() {
+            break;
+        }
+    }
+    if let Some(outcome) = played.game.outcome() {
+        check_outcome(&played, &outcome);
+        let before = played.views();
+        played.game.tick();
+        assert_eq!(played.views(), before, "an end is for good");
+    }
+    played
+}
+
 /// Any JSON, now and then deeper or stranger than a game likes.
 fn json_values() -> impl Strategy<Value = Value> {
     let leaf = prop_oneof![
@@ -239,7 +345,7 @@ fn json_values() -> impl Strategy<Value = Value> {
 }
 
 fn field_names() -> impl Strategy<Value = String> {
-    prop::sample::select(vec!["place", "flip", "send", "state", "to", "placed", "kept"])
+    prop::sample::select(vec!["place", "flip", "turn", "send", "state", "to", "placed", "kept"])
         .prop_map(str::to_owned)
 }
 
@@ -268,6 +374,17 @@ proptest! {
         let played = play_pairs(players, pairs, seed, &wishes);
         let options = json!({"players": players, "pairs": pairs});
         let again = played.replay_into(start("pairs", &options, seed));
+        prop_assert_eq!(again.views(), played.views());
+        prop_assert_eq!(again.game.outcome(), played.game.outcome());
+    }
+
+    #[test]
+    fn arena_keeps_its_rules_and_can_be_replayed(
+        players in 2..=8_u8, rounds in 1..=2_u8, wishes in wishes(),
+    ) {
+        let played = ride(players, rounds, &wishes);
+        let options = json!({"players": players, "rounds": rounds, "size": 40});
+        let again = played.replay_into(start("arena", &options, 1));
         prop_assert_eq!(again.views(), played.views());
         prop_assert_eq!(again.game.outcome(), played.game.outcome());
     }
@@ -309,7 +426,7 @@ proptest! {
     fn no_command_makes_a_game_panic(
         commands in prop::collection::vec((0..4_u8, commands()), 0..20),
     ) {
-        for game in ["tictactoe", "pairs", "relay"] {
+        for game in ["tictactoe", "pairs", "arena", "relay"] {
             let mut played = start(game, &json!({"players": 2}), 0);
             for (seat, command) in &commands {
                 let seat = Seat(seat % played.players);

@@ -1,9 +1,10 @@
 //! The inside of a match: its state, and the order in which everybody is told.
 //!
 //! All of it stands under the lock of a [`super::live::Match`], which decides what happens; here
-//! it is carried out. Changes of a match that is not `relay` take effect at once, but nobody is
-//! told before they are committed: what goes out while a commit is under way waits in `pending`,
-//! in order ([`Core::emit`]). Refusals and welcomes wait there too, since they tell of the state.
+//! it is carried out. Changes take effect at once, but nobody is told before they are committed,
+//! except for what players send in `relay` and [`super::ticks`] games: what goes out while such a
+//! commit is under way waits in `pending`, in order ([`Core::emit`]). Refusals and welcomes wait
+//! there too, since they tell of the state.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -14,6 +15,7 @@ use tokio::sync::oneshot;
 
 use super::event::{NOBODY, Structural, wire_event};
 use super::outbox::{Close, Outbox};
+use super::ticks::Ticks;
 use crate::games::{Audience, Game, GameInfo, Mode, Outcome, Seat, Viewer};
 use crate::ids::{SessionId, Timestamp, UserId};
 use crate::protocol::{Frame, Player, ServerMessage};
@@ -52,8 +54,12 @@ pub(super) struct Core {
     pub reserved: u64,
     /// In `relay`: whether the shared state changed since it was written.
     pub dirty: bool,
+    /// What a match of a `ticks` game has beside.
+    pub ticks: Option<Box<Ticks>>,
     /// Changes handed to the log since the match was loaded.
     pub sent: u64,
+    /// The latest of them that is to be committed before anybody is told more.
+    held_until: u64,
     /// Changes that the log has committed.
     pub written: u64,
     /// What goes out once `written` has reached the number beside it.
@@ -97,6 +103,8 @@ pub(super) struct Socket {
     pub session: SessionId,
     /// Gets the outputs numbered above.
     after_output: u64,
+    /// Of a `ticks` game: the step of the latest view that went into its outbox.
+    pub shown: Option<u64>,
 }
 
 /// The latest events, encoded, for sockets that come back.
@@ -126,6 +134,10 @@ pub(super) enum Output {
     },
     /// What the end has made of ratings is known once it is committed.
     Ended {
+        number: u64,
+    },
+    /// What all see of a `ticks` game when its turn has come.
+    Views {
         number: u64,
     },
     CloseAll(Close),
@@ -185,6 +197,11 @@ impl Socket {
             Viewer::Spectator => None,
         }
     }
+
+    /// Whether an output is for it: its welcome came before.
+    pub fn is_told(&self, output: u64) -> bool {
+        self.after_output < output
+    }
 }
 
 impl History {
@@ -200,7 +217,7 @@ impl History {
 }
 
 impl Core {
-    pub fn new(record: MatchRecord, game: Box<dyn Game>, now: u32) -> Self {
+    pub fn new(record: MatchRecord, game: Box<dyn Game>, mode: Mode, now: u32) -> Self {
         let seats = (0..record.seats).map(|_| None).collect();
         Self {
             record,
@@ -210,7 +227,9 @@ impl Core {
             seq: 0,
             reserved: 0,
             dirty: false,
+            ticks: (mode == Mode::Ticks).then(Ticks::new),
             sent: 0,
+            held_until: 0,
             written: 0,
             pending: VecDeque::new(),
             outputs: 0,
@@ -257,6 +276,9 @@ impl Core {
             self.replay_structural(&event, record, mode, now);
             return Ok(());
         }
+        if self.ticks.is_some() {
+            return self.replay_step(record).map_err(|error| error.to_string());
+        }
         let event = serde_json::from_str(&record.event).map_err(|error| error.to_string())?;
         self.game.apply(record.seat, event);
         let occupant = record.seat.and_then(|seat| self.occupant(seat));
@@ -280,7 +302,8 @@ impl Core {
                     *place = Some(Occupant::new(record.user, name, record.seq, now));
                 }
             }
-            Structural::Left { seat, reason } => {
+            Structural::Left { seat, reason, tick } => {
+                self.advance_to(tick.unwrap_or_default());
                 self.vacate(*seat, self.record.state == MatchState::Open || mode == Mode::Relay);
                 if self.record.state == MatchState::Running {
                     self.game.leave(*seat, *reason);
@@ -338,7 +361,7 @@ impl Core {
         self.announce(Some(seat), event, self.game.audience(Some(seat), event));
     }
 
-    fn announce(&mut self, seat: Option<Seat>, event: &RawValue, audience: Audience) {
+    pub fn announce(&mut self, seat: Option<Seat>, event: &RawValue, audience: Audience) {
         let frame = Frame::message(&ServerMessage::Event { seq: self.seq, seat, event });
         self.history.push(self.seq, audience, &frame);
         self.broadcast(audience, frame);
@@ -380,8 +403,14 @@ impl Core {
 
     /// Tells `audience`, as it is connected when the output's turn has come.
     pub fn broadcast(&mut self, audience: Audience, frame: Arc<Frame>) {
+        let number = self.next_output();
+        self.emit(Output::Broadcast { number, audience, frame });
+    }
+
+    /// The number of an output, by which sockets know whether it is for them.
+    pub fn next_output(&mut self) -> u64 {
         self.outputs += 1;
-        self.emit(Output::Broadcast { number: self.outputs, audience, frame });
+        self.outputs
     }
 
     /// Tells one socket.
@@ -392,6 +421,7 @@ impl Core {
     /// Comes once all changes up to now are committed.
     pub fn when_committed(&mut self) -> oneshot::Receiver<()> {
         let (sender, receiver) = oneshot::channel();
+        self.hold();
         self.emit(Output::Done(sender));
         receiver
     }
@@ -401,15 +431,25 @@ impl Core {
         self.pending.len() >= PENDING_MAX
     }
 
-    /// Lets an output go in its turn: at once if all changes up to now are committed. A socket that
+    /// Nobody is told more before all changes up to now are committed.
+    pub fn hold(&mut self) {
+        self.held_until = self.sent;
+    }
+
+    /// Whether something is to be committed before anybody is told more.
+    pub fn is_held(&self) -> bool {
+        !self.pending.is_empty() || self.written < self.held_until
+    }
+
+    /// Lets an output go in its turn: at once if nothing is to be committed before. A socket that
     /// asks on and on while the store is away is closed.
     pub fn emit(&mut self, output: Output) {
-        if self.pending.is_empty() && self.written == self.sent {
+        if !self.is_held() {
             self.deliver(output);
         } else if let (Output::To { outbox, .. }, true) = (&output, self.is_clogged()) {
             outbox.close(Close::TRY_LATER);
         } else {
-            self.pending.push_back((self.sent, output));
+            self.pending.push_back((self.held_until, output));
         }
     }
 
@@ -444,6 +484,7 @@ impl Core {
                 frames.extend(self.ended_frame().filter(|_| ended));
                 outbox.push_all(frames);
             }
+            Output::Views { number } => self.tell_views(number),
             Output::CloseAll(close) => self.close_all(close),
             Output::Done(sender) => drop(sender.send(())),
         }
@@ -490,6 +531,7 @@ impl Core {
             players: &self.players(),
             seq: self.seq,
             view: &self.game.view(viewer),
+            tick: self.ticks.as_ref().map(|ticks| ticks.tick),
             resumed: after.is_some(),
             last_id: applied.map(|last| last.map_or(0, |(id, _)| id)),
         });
@@ -498,7 +540,7 @@ impl Core {
         let ended = self.record.outcome.is_some();
         self.emit(Output::Welcome { outbox: Arc::clone(outbox), frames, ended });
         let (outbox, after_output) = (Arc::clone(outbox), self.outputs);
-        self.sockets.push(Socket { outbox, viewer, session, after_output });
+        self.sockets.push(Socket { outbox, viewer, session, after_output, shown: None });
     }
 
     /// As whom somebody who is `viewer` now sees the event numbered `seq`.
@@ -514,7 +556,10 @@ impl Core {
 
     /// Who may be told of an event of the log.
     pub fn audience(&self, record: &EventRecord, event: &RawValue) -> Audience {
-        if record.structural { Audience::Everyone } else { self.game.audience(record.seat, event) }
+        if record.structural || self.ticks.is_some() {
+            return Audience::Everyone;
+        }
+        self.game.audience(record.seat, event)
     }
 
     /// The events after `after` that `viewer` may see.

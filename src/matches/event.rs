@@ -31,6 +31,9 @@ pub enum Structural {
         seat: Seat,
         /// Why.
         reason: Leaving,
+        /// After which step of a `ticks` game that runs.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        tick: Option<u64>,
     },
     /// The match runs from here.
     Started {

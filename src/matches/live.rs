@@ -6,6 +6,7 @@
 //! changed here always reaches the store.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use serde_json::value::RawValue;
 use tokio::sync::{mpsc, oneshot};
@@ -16,6 +17,8 @@ use super::event::{Structural, Who, wire_event};
 use super::log::{Entry, LogSender};
 use super::outbox::{Close, Outbox};
 use super::snapshot;
+use super::ticker::Ticker;
+use super::ticks::{Gathered, TICK_EVENTS_MAX};
 use crate::cluster::Cluster;
 use crate::games::{Game, GameInfo, Leaving, Mode, Outcome, Refusal, Seat, Viewer};
 use crate::ids::{MatchId, NodeId, SessionId, Timestamp, UserId};
@@ -42,7 +45,8 @@ pub struct Match {
     /// Its id.
     pub id: MatchId,
     info: GameInfo,
-    clock: Arc<Clock>,
+    pub(super) clock: Arc<Clock>,
+    ticker: Arc<Ticker>,
     log: LogSender,
     cluster: Arc<Cluster>,
     /// As whom and in which epoch it is played here.
@@ -54,6 +58,8 @@ pub struct Match {
 pub struct Node {
     /// What it counts time with.
     pub clock: Arc<Clock>,
+    /// What moves it, if it is a `ticks` game.
+    pub(super) ticker: Arc<Ticker>,
     /// What it writes to.
     pub log: LogSender,
     /// Who may play what.
@@ -119,9 +125,9 @@ pub enum Upkeep {
 }
 
 /// A change under way: it has its room in the log, and is sent before the lock is given back.
-struct Change<'a> {
+pub(super) struct Change<'a> {
     room: mpsc::Permit<'a, Entry>,
-    additions: Additions,
+    pub additions: Additions,
 }
 
 impl Match {
@@ -135,12 +141,12 @@ impl Match {
         game: Box<dyn Game>,
         node: Node,
     ) -> Result<Arc<Self>, String> {
-        let Node { clock, log, cluster, writer } = node;
+        let Node { clock, ticker, log, cluster, writer } = node;
         let (id, now, relay) = (record.id, clock.now(), info.mode == Mode::Relay);
         let (seq, state) = (record.seq, record.state);
         (record.state, record.outcome) = (MatchState::Open, None);
-        let snapshot = record.snapshot.take().map(RawValue::from_string);
-        let mut core = Core::new(record, game, now);
+        let snapshot = record.snapshot.take();
+        let mut core = Core::new(record, game, info.mode, now);
         if let Some(snapshot) = log_snapshot {
             snapshot::restore(&mut core, snapshot, now)?;
         }
@@ -148,8 +154,15 @@ impl Match {
             core.replay(event, info.mode, now)
                 .map_err(|error| format!("event {}: {error}", event.seq))?;
         }
-        if let Some(snapshot) = snapshot.transpose().map_err(|error| error.to_string())? {
-            core.game.restore(&snapshot)?;
+        match snapshot {
+            Some(tick) if core.ticks.is_some() => {
+                core.rebuilt_at(tick.parse().map_err(|_| format!("{tick:?} is no step"))?);
+            }
+            Some(state) => {
+                let state = RawValue::from_string(state).map_err(|error| error.to_string())?;
+                core.game.restore(&state)?;
+            }
+            None => {}
         }
         // A relay's messages are numbered, but not in the log.
         if (relay && core.seq > seq) || (!relay && core.seq != seq) || core.record.state != state {
@@ -159,7 +172,8 @@ impl Match {
         core.reserved = seq;
         core.stored_seq = seq;
         core.history.after = seq;
-        Ok(Arc::new(Self { id, info, clock, log, cluster, writer, core: Mutex::new(core) }))
+        let core = Mutex::new(core);
+        Ok(Arc::new(Self { id, info, clock, ticker, log, cluster, writer, core }))
     }
 
     /// Gives `user` the lowest free seat, and starts the match if it was the last one.
@@ -209,7 +223,7 @@ impl Match {
 
     /// Gives a player the free seat at `place`, and starts the match if it was the last one.
     fn take_seat(
-        &self,
+        self: &Arc<Self>,
         core: &mut Core,
         change: &mut Change<'_>,
         place: usize,
@@ -229,6 +243,7 @@ impl Match {
             let players = core.record.seats;
             core.happen(&mut change.additions, &Structural::Started { players });
             core.restart_grace(now);
+            self.start_clock(core);
         }
         core.idle_since = now;
         seat
@@ -271,9 +286,11 @@ impl Match {
         if free {
             change.additions.seats.push((seat, None));
         }
-        core.happen(&mut change.additions, &Structural::Left { seat, reason });
+        let tick = core.ticks.as_ref().filter(|_| running).map(|ticks| ticks.tick);
+        core.happen(&mut change.additions, &Structural::Left { seat, reason, tick });
         if running {
             core.game.leave(seat, reason);
+            core.show();
         }
         let outcome = if core.seats.iter().all(Option::is_none) {
             Some(nobody_wins(if relay { "completed" } else { "abandoned" }))
@@ -281,6 +298,7 @@ impl Match {
             core.game.outcome().filter(|_| running)
         };
         core.idle_since = self.clock.now();
+        core.refuse_inputs(if outcome.is_some() { None } else { Some(seat) });
         if let Some(outcome) = outcome {
             core.end(&mut change.additions, outcome, None, self.clock.now());
             core.tell_end();
@@ -330,6 +348,7 @@ impl Match {
         }
         let viewer = seat.map_or(Viewer::Spectator, Viewer::Seat);
         core.admit(&self.info, outbox, (viewer, caller.session), after, older);
+        self.start_clock(&mut core);
         let (live, outbox) = (Arc::clone(self), Arc::clone(outbox));
         Attach::In(Attachment { live, seat, user: caller.user, outbox })
     }
@@ -481,7 +500,7 @@ impl Match {
             }
         }
         if core.dirty {
-            self.save_relay(&mut core, RELAY_RESERVE);
+            self.save(&mut core);
         }
         let relay_waits = self.info.mode == Mode::Relay && core.seats.iter().any(Option::is_some);
         let kept_seconds = if relay_waits { grace_seconds.max(IDLE_SECONDS) } else { IDLE_SECONDS };
@@ -502,8 +521,29 @@ impl Match {
         self.core.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Room in the log for one change, which must be sent.
-    fn begin(&self, core: &mut Core) -> Result<Change<'_>, NotIn> {
+    pub(super) fn holds_lease(&self) -> bool {
+        self.cluster.holds_lease()
+    }
+
+    /// The time between two steps of a `ticks` game.
+    pub(super) fn period(&self) -> Duration {
+        Duration::from_secs(1) / u32::from(self.info.tick_hz.unwrap_or(1).max(1))
+    }
+
+    pub(super) fn ticker(&self) -> &Arc<Ticker> {
+        &self.ticker
+    }
+
+    /// Room in the log for one change, which must be sent; nobody is told more before it is
+    /// committed.
+    pub(super) fn begin(&self, core: &mut Core) -> Result<Change<'_>, NotIn> {
+        let change = self.begin_behind(core)?;
+        core.hold();
+        Ok(change)
+    }
+
+    /// Room in the log for one change, which must be sent and is committed behind what is told.
+    pub(super) fn begin_behind(&self, core: &mut Core) -> Result<Change<'_>, NotIn> {
         if core.is_clogged() {
             return Err(NotIn::Overloaded);
         }
@@ -513,9 +553,15 @@ impl Match {
         Ok(Change { room, additions })
     }
 
-    fn send(self: &Arc<Self>, core: &mut Core, Change { room, additions }: Change<'_>) {
+    pub(super) fn send(self: &Arc<Self>, core: &mut Core, Change { room, additions }: Change<'_>) {
         let relay = self.info.mode == Mode::Relay;
         let new = additions.events.first().is_some_and(|event| event.seq == 1);
+        let mut events = core.ticks.as_mut().map(|ticks| ticks.take_unsaved()).unwrap_or_default();
+        events.extend(additions.events);
+        let snapshot = match &core.ticks {
+            Some(ticks) => Some(ticks.tick.to_string()),
+            None => core.game.snapshot().filter(|_| relay).map(|json| json.get().into()),
+        };
         let seq = if relay { core.reserved } else { core.seq };
         let previous_seq = std::mem::replace(&mut core.stored_seq, seq);
         let change = MatchChange {
@@ -523,14 +569,14 @@ impl Match {
             node: self.writer.0,
             epoch: self.writer.1,
             create: new.then(|| Box::new(core.record.clone())),
-            events: additions.events,
+            events,
             seats: additions.seats,
             state: core.record.state,
             seq,
             previous_seq,
             outcome: core.record.outcome.clone(),
             rated: self.is_rated(core),
-            snapshot: core.game.snapshot().filter(|_| relay).map(|json| json.get().into()),
+            snapshot,
             log_snapshot: if relay { None } else { snapshot::take_if_due(core) },
             at: additions.at,
         };
@@ -550,10 +596,21 @@ impl Match {
         self.info.mode != Mode::Relay && public && many && decided && !never_came
     }
 
-    /// Writes the exact last number of a `relay` match, so that it goes on there without a gap.
-    /// False: the log has no room.
-    fn put_away(self: &Arc<Self>, core: &mut Core) -> bool {
-        (core.reserved <= core.seq && !core.dirty) || self.save_relay(core, 0)
+    /// Writes the exact last number of a `relay` match, so that it goes on there without a gap, and
+    /// all of a `ticks` match. False: the log has no room.
+    pub(super) fn put_away(self: &Arc<Self>, core: &mut Core) -> bool {
+        match &core.ticks {
+            Some(ticks) => ticks.is_saved() || self.save_behind(core, Instant::now()),
+            None => (core.reserved <= core.seq && !core.dirty) || self.save_relay(core, 0),
+        }
+    }
+
+    /// Writes what a crash would lose. False: the log has no room.
+    fn save(self: &Arc<Self>, core: &mut Core) -> bool {
+        match core.ticks {
+            Some(_) => self.save_behind(core, Instant::now()),
+            None => self.save_relay(core, RELAY_RESERVE),
+        }
     }
 
     /// Writes the shared state, and `reserve` numbers more as used. False: the log has no room.
@@ -657,12 +714,7 @@ impl Attachment {
                 self.ack(core, id, seq);
                 return Ok(CommandResult::Repeated);
             }
-            Earlier::Stale => {
-                return Err(problem(
-                    "bad-command",
-                    "ids rise: this one is below the latest applied",
-                ));
-            }
+            Earlier::Stale => return Err(stale()),
         }
         if state != MatchState::Running {
             return Err(problem("match-not-running", &format!("the match is {}", state.as_str())));
@@ -673,11 +725,21 @@ impl Attachment {
         if core.retired {
             return Err(problem("overloaded", "the match moves: come back with after"));
         }
+        let mut gathered = core.ticks.as_mut().map(|ticks| ticks.gathered(seat, id));
+        match (&mut gathered, &mut core.ticks) {
+            (Some(Gathered::Waits), Some(ticks)) => {
+                ticks.gather(seat, id, Vec::new())?;
+                return Ok(CommandResult::Repeated);
+            }
+            (Some(Gathered::Stale), _) => return Err(stale()),
+            _ => {}
+        }
         let events = core.game.decide(seat, command).map_err(refused)?;
-        if self.live.info.mode == Mode::Relay {
-            self.pass_on(core, seat, id, &events)?;
-        } else {
-            self.apply_durably(core, seat, id, events)?;
+        match (self.live.info.mode, &mut core.ticks) {
+            (_, Some(_)) if core.seq >= TICK_EVENTS_MAX => return Err(enough(TICK_EVENTS_MAX)),
+            (_, Some(ticks)) => ticks.gather(seat, id, events)?,
+            (Mode::Relay, _) => self.pass_on(core, seat, id, &events)?,
+            _ => self.apply_durably(core, seat, id, events)?,
         }
         Ok(CommandResult::Applied)
     }
@@ -696,7 +758,7 @@ impl Attachment {
         events: Vec<Box<RawValue>>,
     ) -> Result<(), Problem> {
         if core.seq >= EVENTS_MAX {
-            return Err(problem("illegal-move", "the match has 20,000 events: that is enough"));
+            return Err(enough(EVENTS_MAX));
         }
         let mut change = self.live.begin(core).map_err(|_| overloaded())?;
         let at = change.additions.at;
@@ -795,6 +857,14 @@ pub fn problem(word: &str, detail: &str) -> Problem {
         _ => ("This is not a command", 400),
     };
     Problem::new(word, title, status, Some(detail.to_owned()))
+}
+
+fn stale() -> Problem {
+    problem("bad-command", "ids rise: this one is below the latest applied")
+}
+
+fn enough(events: u64) -> Problem {
+    problem("illegal-move", &format!("the match has {events} events: that is enough"))
 }
 
 fn overloaded() -> Problem {

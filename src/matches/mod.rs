@@ -2,6 +2,8 @@
 //!
 //! - [`live`]: one match: who may do what, and what follows ([`core`]: its state and its order)
 //! - [`log`]: the durable log and its group commit
+//! - [`ticks`]: what is different where the server's clock moves the game; [`ticker`]: that clock;
+//!   [`views`]: what it shows
 //! - [`outbox`]: what waits to be written to a socket
 //! - [`event`]: the engine's own events
 //! - [`snapshot`]: what a log comes to, so that a match is rebuilt from the end of it
@@ -21,6 +23,9 @@ pub mod matchmaker;
 mod outbox;
 mod snapshot;
 mod survey;
+mod ticker;
+mod ticks;
+mod views;
 
 pub use clock::Clock;
 pub use live::{Attach, Attachment, Caller, Joined, Match, NotIn, problem};
@@ -39,6 +44,7 @@ use tokio::sync::{OnceCell, oneshot};
 
 use self::live::Upkeep;
 use self::log::{LogHealth, LogSender};
+use self::ticker::Ticker;
 use crate::auth::secrets::random_bytes;
 use crate::cluster::Cluster;
 use crate::games::{BadOption, Catalog, Game, GameType, Mode, Seat, Setup, setup};
@@ -150,6 +156,7 @@ pub struct Registry {
     store: Arc<Store>,
     catalog: Arc<Catalog>,
     log: LogSender,
+    ticker: Arc<Ticker>,
     cluster: Arc<Cluster>,
     log_health: LogHealth,
     /// What all matches and sockets count time with.
@@ -168,18 +175,21 @@ pub struct Registry {
 type Slot = Arc<OnceCell<Arc<Match>>>;
 
 impl Registry {
-    /// An empty one, and the task that writes its log; the task ends with the registry.
+    /// An empty one, the task that writes its log, which ends with the registry, and the one that
+    /// moves `ticks` games, of which a crash may lose `tick_loss`.
     pub fn start(
         store: Arc<Store>,
         catalog: Arc<Catalog>,
         cluster: Arc<Cluster>,
         grace_seconds: Option<u32>,
+        tick_loss: Duration,
     ) -> Arc<Self> {
         let (log, log_health) = log::start(Arc::clone(&store));
         Arc::new(Self {
             store,
             catalog,
             log,
+            ticker: Ticker::start(tick_loss),
             cluster,
             log_health,
             clock: Arc::new(Clock::new()),
@@ -657,6 +667,7 @@ impl Registry {
         let (id, info) = (record.id, game_type.info().clone());
         let node = live::Node {
             clock: Arc::clone(&self.clock),
+            ticker: Arc::clone(&self.ticker),
             log: self.log.clone(),
             cluster: Arc::clone(&self.cluster),
             writer,

@@ -1,7 +1,8 @@
 //! What waits to be written to one socket: a bounded queue of frames that many sockets share.
 //!
 //! Pushing never waits. A reader that is too slow to keep the queue below its bounds is closed with
-//! 4002; what it missed it can have again with `?after=`.
+//! 4002; what it missed it can have again with `?after=`. Views of `ticks` games are no such thing:
+//! of those one waits at most, the latest.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -59,6 +60,8 @@ impl Close {
 pub struct Outbox {
     /// What the socket speaks.
     pub codec: Codec,
+    /// Whether it takes views as differences from the one before.
+    pub differences: bool,
     /// When the client was last heard, in seconds of the registry's clock.
     pub heard_at: AtomicU32,
     inner: Mutex<Inner>,
@@ -67,6 +70,8 @@ pub struct Outbox {
 #[derive(Default)]
 struct Inner {
     queue: VecDeque<Arc<Frame>>,
+    /// Where in the queue a view waits.
+    view_at: Option<usize>,
     bytes: usize,
     close: Option<Close>,
     waker: Option<Waker>,
@@ -113,13 +118,30 @@ impl Activity {
 
 impl Outbox {
     /// An empty one.
-    pub fn new(codec: Codec, now: u32) -> Arc<Self> {
-        Arc::new(Self { codec, heard_at: AtomicU32::new(now), inner: Mutex::default() })
+    pub fn new(codec: Codec, differences: bool, now: u32) -> Arc<Self> {
+        let heard_at = AtomicU32::new(now);
+        Arc::new(Self { codec, differences, heard_at, inner: Mutex::default() })
     }
 
     /// Queues a frame; one too many closes the socket instead. After a close nothing is queued.
     pub fn push(&self, frame: &Arc<Frame>) {
+        self.queue(&mut self.lock(), frame);
+    }
+
+    /// Queues a view in the place of one that waits still; `choose` is told whether one does, since
+    /// the socket does not have that one then.
+    pub fn push_view(&self, choose: impl FnOnce(bool) -> Arc<Frame>) {
         let mut inner = self.lock();
+        let waits = inner.view_at.take();
+        if let Some(frame) = waits.and_then(|place| inner.queue.remove(place)) {
+            inner.bytes -= frame.bytes(self.codec).len();
+        }
+        let place = inner.queue.len();
+        self.queue(&mut inner, &choose(waits.is_some()));
+        inner.view_at = inner.close.is_none().then_some(place);
+    }
+
+    fn queue(&self, inner: &mut Inner, frame: &Arc<Frame>) {
         if inner.close.is_some() {
             return;
         }
@@ -176,7 +198,7 @@ impl Outbox {
             return Poll::Pending;
         }
         debug_assert!(frames.is_empty(), "what was taken is written before more is taken");
-        inner.bytes = 0;
+        (inner.bytes, inner.view_at) = (0, None);
         std::mem::swap(frames, &mut inner.queue);
         if inner.queue.capacity() > KEPT_FRAMES {
             inner.queue = VecDeque::new();
@@ -233,5 +255,49 @@ impl Inner {
             self.wakes = Wakes::Never;
             waker.wake_by_ref();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn frame(text: &str) -> Arc<Frame> {
+        Frame::control(fastwebsockets::OpCode::Text, text.as_bytes())
+    }
+
+    /// What the socket gets when it takes what waits.
+    fn taken(outbox: &Outbox) -> Vec<String> {
+        let mut frames = VecDeque::new();
+        let taken = outbox.poll_take(&mut Context::from_waker(Waker::noop()), &mut frames);
+        assert_eq!(taken, Poll::Ready(None));
+        let text = |frame: &Arc<Frame>| String::from_utf8(frame.bytes(Codec::Json)[2..].to_vec());
+        frames.iter().map(|frame| text(frame).unwrap()).collect()
+    }
+
+    #[test]
+    fn of_views_the_latest_waits_alone_and_in_its_place() {
+        let outbox = Outbox::new(Codec::Json, true, 0);
+        let show = |whole: &str, difference: &str| {
+            outbox.push_view(|waits| frame(if waits { whole } else { difference }));
+        };
+        outbox.push(&frame("event 1"));
+        show("whole 1", "difference 1");
+        outbox.push(&frame("event 2"));
+        show("whole 2", "difference 2");
+        outbox.push(&frame("event 3"));
+        assert_eq!(taken(&outbox), ["event 1", "event 2", "whole 2", "event 3"]);
+        show("whole 3", "difference 3");
+        assert_eq!(taken(&outbox), ["difference 3"]);
+        // However long nobody reads, views are no reason to close.
+        let long = "x".repeat(OUTBOX_BYTES_MAX / 2);
+        for _ in 0..2 * OUTBOX_FRAMES_MAX {
+            show(&long, &long);
+        }
+        outbox.push(&frame("event 4"));
+        assert_eq!(taken(&outbox).len(), 2);
+        outbox.close(Close::OVER);
+        show("whole 4", "difference 4");
+        assert!(outbox.take_rest().is_empty());
     }
 }

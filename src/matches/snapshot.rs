@@ -17,6 +17,9 @@ use crate::store::{MatchState, PlayerRecord, Snapshot};
 /// Events after which a snapshot is due: a rebuild replays little more, and each event's part in a
 /// snapshot is small.
 const SNAPSHOT_EVENTS: u64 = 256;
+/// Steps of a `ticks` game after which one is due, however little was done in them: they all are gone
+/// through in a rebuild.
+const SNAPSHOT_STEPS: u64 = 1024;
 
 /// All that follows from a log. Accounts and their names stand beside the match's seats, so that
 /// nothing of an account that was deleted is kept here.
@@ -25,6 +28,9 @@ const SNAPSHOT_EVENTS: u64 = 256;
 struct Whole {
     state: MatchState,
     outcome: Option<Outcome>,
+    /// Of a `ticks` game: its steps so far.
+    #[serde(default)]
+    tick: u64,
     seats: Vec<Option<Taken>>,
     game: Box<RawValue>,
 }
@@ -40,10 +46,14 @@ struct Taken {
 
 /// A snapshot, if the latest one is old enough and the game gives any.
 pub(super) fn take_if_due(core: &mut Core) -> Option<Snapshot> {
-    if core.seq - core.snapshot_seq < SNAPSHOT_EVENTS {
+    let steps = core.ticks.as_ref().map_or(0, |ticks| ticks.tick - ticks.snapshot_tick);
+    if core.seq - core.snapshot_seq < SNAPSHOT_EVENTS && steps < SNAPSHOT_STEPS {
         return None;
     }
     core.snapshot_seq = core.seq;
+    if let Some(ticks) = &mut core.ticks {
+        ticks.snapshot_tick = ticks.tick;
+    }
     take(core)
 }
 
@@ -56,6 +66,7 @@ fn take(core: &Core) -> Option<Snapshot> {
     let whole = Whole {
         state: core.record.state,
         outcome: core.record.outcome.clone(),
+        tick: core.ticks.as_ref().map_or(0, |ticks| ticks.tick),
         seats: core.seats.iter().map(|seat| seat.as_ref().map(taken)).collect(),
         game: core.game.snapshot()?,
     };
@@ -67,7 +78,7 @@ fn take(core: &Core) -> Option<Snapshot> {
 /// a seat that was taken later comes to be so when the rest of the log is replayed.
 pub(super) fn restore(core: &mut Core, snapshot: &Snapshot, now: u32) -> Result<(), String> {
     let unreadable = |error: String| format!("the snapshot at {}: {error}", snapshot.seq);
-    let Whole { state, outcome, seats, game } =
+    let Whole { state, outcome, tick, seats, game } =
         serde_json::from_str(&snapshot.state).map_err(|error| unreadable(error.to_string()))?;
     if seats.len() != core.seats.len() {
         return Err(unreadable(format!("it has {} seats", seats.len())));
@@ -91,6 +102,9 @@ pub(super) fn restore(core: &mut Core, snapshot: &Snapshot, now: u32) -> Result<
         .collect();
     (core.record.state, core.record.outcome) = (state, outcome);
     (core.seq, core.snapshot_seq) = (snapshot.seq, snapshot.seq);
+    if let Some(ticks) = &mut core.ticks {
+        (ticks.tick, ticks.snapshot_tick) = (tick, tick);
+    }
     Ok(())
 }
 
@@ -138,7 +152,8 @@ mod tests {
             snapshot: None,
             players,
         };
-        Core::new(record, game_type.start(&setup).unwrap(), NOW)
+        let mode = game_type.info().mode;
+        Core::new(record, game_type.start(&setup).unwrap(), mode, NOW)
     }
 
     /// All that players and the engine can tell a match from another by.
@@ -155,13 +170,15 @@ mod tests {
                 Some(json!([user, display_name, joined_seq, gone, absent_since, applied]))
             })
             .collect();
-        let game = (core.game.outcome(), core.game.snapshot());
+        let tick = core.ticks.as_ref().map(|ticks| ticks.tick);
+        let game = (core.game.outcome(), core.game.snapshot(), tick);
         json!([views, seats, game, core.seq, core.record.state, core.record.outcome]).to_string()
     }
 
     impl Played {
         fn take(&mut self, event: EventRecord) {
-            self.core.replay(&event, Mode::Turns, NOW).unwrap();
+            let mode = if self.game == "arena" { Mode::Ticks } else { Mode::Turns };
+            self.core.replay(&event, mode, NOW).unwrap();
             self.log.push(event);
         }
 
@@ -183,7 +200,10 @@ mod tests {
             match state {
                 MatchState::Ended => {}
                 MatchState::Open if self.core.occupant(seat).is_some() => {
-                    self.happen(&Structural::Left { seat, reason: Leaving::Left }, None);
+                    self.happen(
+                        &Structural::Left { seat, reason: Leaving::Left, tick: None },
+                        None,
+                    );
                 }
                 MatchState::Open => {
                     let who = Who { user: Some(UserId::new()), display_name: String::new() };
@@ -195,7 +215,8 @@ mod tests {
                 }
                 MatchState::Running if kind < 4 => {
                     if self.core.occupant(seat).is_some_and(|occupant| !occupant.gone) {
-                        self.happen(&Structural::Left { seat, reason: Leaving::Resigned }, None);
+                        let reason = Leaving::Resigned;
+                        self.happen(&Structural::Left { seat, reason, tick: None }, None);
                         self.end_if_over(None);
                     }
                 }
@@ -276,6 +297,73 @@ mod tests {
                 if let Some(event) = played.log.get(taken_at) {
                     former.replay(event, Mode::Turns, NOW).unwrap();
                 }
+            }
+        }
+    }
+
+    /// Steps a match of `arena` on, by chance: somebody turns, or leaves.
+    fn ride(played: &mut Played, (who, kind, what): (u8, u8, u8)) {
+        let seat = Seat(who % played.core.record.seats);
+        let there = played.core.occupant(seat).is_some_and(|occupant| !occupant.gone);
+        let core = &mut played.core;
+        let tick = core.ticks.as_ref().map(|ticks| ticks.tick);
+        if core.record.state != MatchState::Running {
+            return;
+        }
+        if kind < 2 && there {
+            let reason = Leaving::Resigned;
+            played.happen(&Structural::Left { seat, reason, tick }, None);
+            played.end_if_over(None);
+        } else if kind < 60 && there {
+            let to = ["up", "right", "down", "left"][usize::from(what % 4)];
+            let command = serde_json::value::to_raw_value(&json!({ "turn": to })).unwrap();
+            if let Ok(events) = core.game.decide(seat, &command) {
+                played.next_id += 1;
+                let ticks = core.ticks.as_mut().unwrap();
+                ticks.gather(seat, played.next_id, events).unwrap();
+            }
+        }
+        if played.core.record.state == MatchState::Running && played.core.game.outcome().is_none() {
+            played.core.step();
+            played.log.extend(played.core.ticks.as_mut().unwrap().take_unsaved());
+            played.end_if_over(None);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_snapshot_of_steps_and_what_follows_are_the_whole_log(
+            seats in 2..4_u8,
+            wishes in prop::collection::vec(any::<(u8, u8, u8)>(), 0..300),
+            between in 0..8_u64,
+        ) {
+            let joins = [(0, 9, 0), (1, 9, 0), (2, 9, 0)];
+            let mut played = play("arena", seats, &joins[..usize::from(seats)]);
+            for wish in wishes {
+                ride(&mut played, wish);
+            }
+            let end = played.core.ticks.as_ref().unwrap().tick;
+            let whole = shown(&played.core);
+            let mut former = core("arena", seats, Vec::new());
+            for taken_at in 0..=played.log.len() {
+                let mut later = core("arena", seats, played.players());
+                restore(&mut later, &take(&former).unwrap(), NOW).unwrap();
+                for event in &played.log[taken_at..] {
+                    later.replay(event, Mode::Ticks, NOW).unwrap();
+                }
+                later.rebuilt_at(end);
+                prop_assert_eq!(&shown(&later), &whole, "taken at {}", taken_at);
+                let Some(event) = played.log.get(taken_at) else { break };
+                let value: serde_json::Value = serde_json::from_str(&event.event).unwrap();
+                let tick = value["tick"].as_u64().unwrap_or(0);
+                // The next one is taken some steps after this event, if there is time.
+                former.replay(event, Mode::Ticks, NOW).unwrap();
+                let next = played.log.get(taken_at + 1).map_or(end + 1, |next| {
+                    let next: serde_json::Value = serde_json::from_str(&next.event).unwrap();
+                    let left = next["left"]["tick"].as_u64().map(|tick| tick + 1);
+                    next["tick"].as_u64().or(left).unwrap_or(0)
+                });
+                former.advance_to((tick + between).min(next.saturating_sub(1)));
             }
         }
     }

@@ -229,6 +229,11 @@ figures! {
         "Matches that ended here and moved ratings.");
     Counters<CommandResult, 5>, COMMANDS = Counters::new("gameserver_commands_total",
         "Commands of players by what became of them.");
+    Histogram, TICK_TIME = Histogram::of_times("gameserver_tick_duration_seconds",
+        "How long steps of `ticks` games took, with what they told.");
+    Counter, TICKS_LATE = Counter::new("gameserver_ticks_late_total",
+        "Steps that came late by half a step and more, and those left out while a match stood still \
+         for the store.");
 
     Observed, TICKETS_SEARCHING = Observed::new(GAUGE, "gameserver_tickets_searching", &[],
         "Tickets that wait for others, in the whole store, as this node saw it last.");

@@ -33,12 +33,13 @@ pub static UPKEEP: Background = Background::new("upkeep of matches", "upkeep");
 pub static LEASE: Background = Background::new("lease of the node", "renewal");
 /// Writes to the SQLite file.
 pub static SQLITE: Background = Background::new("writer of the SQLite file", "transaction");
-
+/// Moves the clocks of `ticks` games.
+pub static TICKER: Background = Background::new("ticker", "steps");
 /// Brings players together.
 pub static MATCHMAKER: Background = Background::new("matchmaker", "round");
 
 /// All of them.
-pub static ALL: [&Background; 5] = [&LOG, &UPKEEP, &LEASE, &SQLITE, &MATCHMAKER];
+pub static ALL: [&Background; 6] = [&LOG, &UPKEEP, &TICKER, &LEASE, &SQLITE, &MATCHMAKER];
 
 impl Background {
     const fn new(name: &'static str, work: &'static str) -> Self {

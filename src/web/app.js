@@ -13,8 +13,14 @@ const POLL_MS = 2_000;
 const LIST_LIMIT = 20;
 const TOAST_MS = 5_000;
 const PLAYERS_MAX = 8;
-/// The options of `pairs` where a match says nothing.
-const PAIRS_USUAL = { pairs: 8, players: 2 };
+const ROUNDS_MAX = 9;
+/// Games' options that are numbers: what they are called, the most, and what they are where a match
+/// says nothing.
+const PLAYERS = { label: "Players", min: 2, max: PLAYERS_MAX, usual: 2 };
+const OPTIONS = {
+  pairs: { pairs: { label: "Pairs of cards", min: 2, max: PAIRS_MAX, usual: 8 }, players: PLAYERS },
+  arena: { rounds: { label: "Rounds", min: 1, max: ROUNDS_MAX, usual: 3 }, players: PLAYERS },
+};
 
 const session = await Session.open();
 const page = document.getElementById("page");
@@ -163,7 +169,7 @@ function welcomePage() {
     : "Small games for two and more. No download, no waiting: choose a name and play.";
   return h(
     "div.welcome",
-    h("div.hero", gamePicture("tictactoe"), gamePicture("pairs")),
+    h("div.hero", gamePicture("tictactoe"), gamePicture("arena"), gamePicture("pairs")),
     h("h1", invited ? "You are invited" : "Play together, right now"),
     h("p.lead", text),
     h("div.panel", h("div.tabs", { role: "group", "aria-label": "How to play" }, ...tabs), box),
@@ -409,23 +415,15 @@ function openNewMatch(game) {
       h("input", { type: "radio", name: "visibility", value, checked }),
       h("span", h("b", label), ` – ${note}`),
     );
-  const number = (label, name, max) =>
-    field(label, name, {
-      type: "number",
-      min: 2,
-      max,
-      value: PAIRS_USUAL[name],
-      required: true,
-      inputmode: "numeric",
-    });
-  const options =
-    game === "pairs"
-      ? [number("Pairs of cards", "pairs", PAIRS_MAX), number("Players", "players", PLAYERS_MAX)]
-      : [];
+  const known = OPTIONS[game] ?? {};
+  const options = Object.entries(known).map(([name, { label, min, max, usual }]) => {
+    const bounds = { type: "number", min, max, value: usual };
+    return field(label, name, { ...bounds, required: true, inputmode: "numeric" });
+  });
   const create = async ({ visibility, ...values }) => {
     // What is as usual is not said: quick play seats others in matches without options alone.
     const chosen = Object.entries(values).map(([name, value]) => [name, Number(value)]);
-    const unusual = chosen.filter(([name, value]) => value !== PAIRS_USUAL[name]);
+    const unusual = chosen.filter(([name, value]) => value !== known[name].usual);
     const body = { game, visibility, options: Object.fromEntries(unusual) };
     const { id } = await session.request("POST", "/v1/matches", body);
     dialog.close();

@@ -4,6 +4,7 @@
 // can be followed live and gone through step by step with the same code. The server alone judges
 // moves; `apply` only follows what it says.
 
+import { arena } from "./arena.js";
 import { h, set, svg } from "./dom.js";
 import { FACES_MAX, faceName, facePicture } from "./faces.js";
 
@@ -133,6 +134,9 @@ const pairs = {
 
   pause: (event) => (event.hidden ? LOOK_MS : 0),
 
+  /// What scores count.
+  unit: "pairs",
+
   mount(state, act) {
     const count = state.cards.length;
     const square = Math.ceil(Math.sqrt(count));
@@ -151,14 +155,16 @@ const pairs = {
   },
 };
 
-/// By the game's name; for other games this page has no board.
-export const BOARDS = { tictactoe, pairs };
+/// By the game's name; for other games this page has no board. One with a `headline` is moved by the
+/// server's clock: what is seen comes as views.
+export const BOARDS = { tictactoe, pairs, arena };
 
 /// A picture for the lobby.
 export function gamePicture(game) {
   const art = {
     tictactoe: () => [markPicture(0), markPicture(1), markPicture(1), markPicture(0)],
     pairs: () => [facePicture(0), facePicture(13), facePicture(1), facePicture(0)],
+    arena: () => [wallPicture()],
   }[game];
   const tiles = (art?.() ?? []).map((picture) => h("i", picture));
   return h(`span.art.art-${game}`, { "aria-hidden": "true" }, ...tiles);
@@ -233,6 +239,13 @@ export function markPicture(seat) {
   const strokes = [["M22 22L78 78", "M78 22L22 78"], ["M50 18A32 32 0 1 1 49.9 18"]][seat];
   const paths = strokes.map((d) => svg("path", { d, pathLength: 100 }));
   return svg(`svg.mark.seat-${seat}`, { viewBox: "0 0 100 100", "aria-hidden": "true" }, ...paths);
+}
+
+/// Two walls around each other.
+function wallPicture() {
+  const wall = (seat, d) => svg(`path.seat-${seat}`, { d });
+  const walls = [wall(0, "M6 70H40V30H74V14"), wall(1, "M94 30H86V86H58V50H60")];
+  return svg("svg.walls", { viewBox: "0 0 100 100", "aria-hidden": "true" }, ...walls);
 }
 
 function cardPicture() {

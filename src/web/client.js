@@ -187,6 +187,18 @@ export class Session extends EventTarget {
   }
 }
 
+/// What a JSON merge patch (RFC 7386) makes of a value, which stays as it is.
+function merged(target, patch) {
+  if (patch === null || typeof patch !== "object" || Array.isArray(patch)) return patch;
+  const isObject = target !== null && typeof target === "object" && !Array.isArray(target);
+  const result = isObject ? { ...target } : {};
+  for (const [name, value] of Object.entries(patch)) {
+    if (value === null) delete result[name];
+    else result[name] = merged(result[name], value);
+  }
+  return result;
+}
+
 function load(storage) {
   return JSON.parse(storage.getItem(STORAGE_KEY));
 }
@@ -203,7 +215,8 @@ function hold(name) {
 /// One place in one match, by way of as many connections as it takes.
 ///
 /// Fires what the server says as events of that name, with the message as `detail`: `welcome`,
-/// `event` (each once, in order of `seq`), `view`, `presence`, `chat`, `ended`; `error` where
+/// `event` (each once, in order of `seq`), `view` (always the whole, though differences are what
+/// comes), `presence`, `chat`, `ended`; `error` where
 /// something other than a command was refused; and `link` when `link` below changes.
 export class MatchSocket extends EventTarget {
   /// `connecting`, `open`, `lost` (tries again by and by), `over` (the match has ended),
@@ -216,6 +229,8 @@ export class MatchSocket extends EventTarget {
   #socket = null;
   /// The last event that was seen: where to go on.
   #seq;
+  /// The last view: the next one may be the difference from it.
+  #view = null;
   /// The last id given. One counter for all messages makes an `error`'s id tell what it is about.
   #lastId = 0;
   /// Commands without an answer, in order; without an id until they are first sent.
@@ -286,6 +301,7 @@ export class MatchSocket extends EventTarget {
       const url = new URL(this.#path, location.href);
       url.protocol = url.protocol.replace("http", "ws");
       url.searchParams.set("ticket", ticket);
+      url.searchParams.set("views", "diff");
       if (this.#seq !== null) url.searchParams.set("after", this.#seq);
       const socket = new WebSocket(url, PROTOCOL);
       let refused = true;
@@ -372,6 +388,10 @@ export class MatchSocket extends EventTarget {
         if (message.seq <= this.#seq) return;
         this.#seq = message.seq;
         break;
+      case "view":
+        this.#view = message.view ?? merged(this.#view, message.patch);
+        message = { ...message, view: this.#view };
+        break;
       case "ack":
         return this.#answered(message.id)?.resolve(message.seq);
       case "error":
@@ -389,6 +409,7 @@ export class MatchSocket extends EventTarget {
     this.#path = `/v1/matches/${message.match}/socket`;
     // When resumed, the events after ours follow and lead to `seq`; else we start from `view`.
     if (!message.resumed) this.#seq = message.seq;
+    this.#view = message.view;
     this.#lastId = Math.max(this.#lastId, message.last_id ?? 0);
     this.#fire("welcome", message);
     for (const entry of this.#commands) this.#sendCommand(entry);

@@ -64,6 +64,7 @@ export class MatchPage {
     });
     on("welcome", (message) => this.#welcomed(message));
     on("event", (message) => this.#enqueue(message));
+    on("view", (message) => this.#show(message));
     on("ended", ({ seq, outcome, ratings }) => {
       this.#ratings = ratings ?? [];
       this.#enqueue({ seq, seat: null, event: { ended: outcome } });
@@ -78,6 +79,7 @@ export class MatchPage {
   close() {
     clearTimeout(this.#queueTimer);
     this.#playback.close();
+    this.#board?.close?.();
     this.#socket.close();
   }
 
@@ -121,10 +123,21 @@ export class MatchPage {
 
   /// The view is the server's word on the state after the welcome's last event.
   #adopt() {
-    this.#state = { ...this.#state, ...this.#welcome.view };
+    this.#state = { ...this.#state, ...this.#welcome.view, tick: this.#welcome.tick };
     this.#phase = this.#welcome.state;
     const there = new Set(this.#welcome.players.map(({ seat }) => seat));
     for (const seat of this.#players.keys()) if (!there.has(seat)) this.#players.delete(seat);
+  }
+
+  /// A step of a game that the clock moves.
+  #show({ view, tick }) {
+    const before = this.#state;
+    this.#state = { ...view, tick };
+    const told = this.#rules?.tellChange(before, this.#state, this.#name) ?? [];
+    told.forEach((text, place) => this.#remember(`${tick}.${place}`, text));
+    // All but the board changes seldom.
+    if (told.length) this.#draw();
+    else this.#drawBoard();
   }
 
   #enqueue(item) {
@@ -150,7 +163,7 @@ export class MatchPage {
 
   #pause({ seq, event }) {
     if (seq <= this.#historyEnd || this.#queue.length > MISSED_MAX) return 0;
-    const missed = seq <= this.#welcome.seq ? MISSED_MS : 0;
+    const missed = seq <= this.#welcome.seq && !event.inputs ? MISSED_MS : 0;
     return Math.max(missed, this.#rules?.pause(event) ?? 0);
   }
 
@@ -214,8 +227,11 @@ export class MatchPage {
 
   #note(seq, seat, event) {
     const text = this.#tell(event, seat);
-    if (!text) return;
-    this.#moves.push({ id: String(seq), text });
+    if (text) this.#remember(String(seq), text);
+  }
+
+  #remember(id, text) {
+    this.#moves.push({ id, text });
     if (this.#moves.length > MOVES_SHOWN_MAX) this.#moves.shift();
   }
 
@@ -244,6 +260,7 @@ export class MatchPage {
       const whom = free > 1 ? `${free} more players` : "another player";
       return [`Waiting for ${whom} …`, "The match begins by itself."];
     }
+    if (this.#rules?.headline) return this.#rules.headline(this.#state, this.#seat, this.#name);
     if (this.#looking()) return [this.#rules.tell(this.#queue[0].event), last];
     if (turn === null) return ["", last];
     const role = this.#rules.role(turn);
@@ -266,6 +283,11 @@ export class MatchPage {
 
   async #act(command) {
     if (this.#seat === null || this.#phase !== "running") return;
+    if (this.#rules.headline) {
+      // Now or never: a turn that comes late is worse than none. One that was too late is refused.
+      if (this.#socket.link === "open") this.#socket.command(command).catch(() => {});
+      return;
+    }
     this.#hurry();
     this.#draw();
     if (this.#busy || this.#state.turn !== this.#seat) return;
@@ -320,7 +342,9 @@ export class MatchPage {
   async #loadPlayback() {
     const start = this.#rules.start(this.#welcome.view);
     const tell = (event, seat) => this.#tell(event, seat);
-    const how = { start, apply: this.#rules.apply, tell };
+    const { apply, replay, stepMs } = this.#rules;
+    const steps = replay && ((log) => replay(this.#welcome.view, log, this.#name));
+    const how = { start, apply, tell, steps, stepMs };
     await this.#playback.load(this.#app.session, this.#id, how).catch(this.#app.report);
   }
 
@@ -420,9 +444,13 @@ export class MatchPage {
   #drawBoard() {
     if (!this.#board) return;
     const state = this.#playback.state ?? this.#state;
-    const canAct = this.#isMyTurn() && !this.#busy;
+    const running = this.#phase === "running";
+    const rides = running && this.#seat !== null && this.#rules.headline;
+    const canAct = rides ? this.#rules.allows(state, this.#seat) : this.#isMyTurn() && !this.#busy;
     this.#parts.stage.classList.toggle("idle", this.#phase === "open");
-    this.#board.draw(state, { names: this.#name, canAct, busy: this.#busy });
+    this.#parts.stage.classList.toggle("live", running);
+    const { seat, busy } = { seat: this.#seat, busy: this.#busy };
+    this.#board.draw(state, { names: this.#name, seat, canAct, busy });
   }
 
   #playerItems() {
@@ -440,6 +468,7 @@ export class MatchPage {
       draw: Boolean(this.#outcome?.draw),
       rating: this.#rating(seat),
       score: this.#phase === "open" ? undefined : state?.scores?.[seat],
+      out: this.#phase === "running" && state?.riding?.[seat] === false,
       role: this.#rules?.role(seat),
     }));
   }
@@ -452,9 +481,9 @@ export class MatchPage {
     return `${after} (${after < before ? "−" : "+"}${Math.abs(after - before)})`;
   }
 
-  #playerLine({ seat, name, you, left, away, turn, won, draw, rating, score, role }) {
-    const note =
-      left === "resigned" ? "resigned" : left ? "left" : away ? "away" : you ? "you" : "";
+  #playerLine({ seat, name, you, left, away, turn, won, draw, rating, score, out, role }) {
+    const there = out ? "out" : you ? "you" : "";
+    const note = left === "resigned" ? "resigned" : left ? "left" : away ? "away" : there;
     return h(
       "li",
       { class: `player ${turn ? "turn" : ""} ${away || left ? "away" : ""}` },
@@ -465,7 +494,7 @@ export class MatchPage {
       rating ? h("span.note", { title: "Rating" }, rating) : null,
       score === undefined
         ? null
-        : h("span.score", { "aria-label": `${score} pairs` }, String(score)),
+        : h("span.score", { "aria-label": `${score} ${this.#rules?.unit}` }, String(score)),
     );
   }
 

@@ -1,4 +1,5 @@
-// Plays a finished match back step by step, from its log.
+// Plays a finished match back step by step, from its log: a step is an event, or, where the clock
+// moves the game, what the game's own rules make of all of them.
 
 import { h, say, set, svg } from "./dom.js";
 
@@ -20,6 +21,7 @@ export class Playback {
 
   #steps = [];
   #at = 0;
+  #stepMs = STEP_MS;
   #timer = 0;
   #onstep;
   #slider = h("input", { type: "range", min: 0, "aria-label": "Step" });
@@ -53,13 +55,14 @@ export class Playback {
   }
 
   /// Reads a match's log and shows its end. `start` is the state before the log, `tell` says what
-  /// an event of a seat means.
-  async load(session, match, { start, apply, tell }) {
+  /// an event of a seat means; `steps`, where there is one, makes a log's steps, `stepMs` apart.
+  async load(session, match, { start, apply, tell, steps, stepMs }) {
     const events = await readLog(session, match);
     const begin = events.findIndex(({ event }) => event.started);
     if (begin < 0) return;
     let state = start;
-    this.#steps = events.slice(begin).map(({ seat, event }) => {
+    this.#stepMs = stepMs ?? STEP_MS;
+    this.#steps = steps?.(events) ?? events.slice(begin).map(({ seat, event }) => {
       state = apply(state, seat, event);
       return { state, text: tell(event, seat) };
     });
@@ -83,7 +86,7 @@ export class Playback {
       this.#show(this.#at);
       return;
     }
-    this.#timer = setInterval(() => this.#show(this.#at + 1), STEP_MS);
+    this.#timer = setInterval(() => this.#show(this.#at + 1), this.#stepMs);
     this.#show(this.#at === this.#end ? 0 : this.#at);
   }
 
@@ -98,6 +101,8 @@ export class Playback {
     this.#slider.value = this.#at;
     const place = `${this.#at} of ${this.#end}`;
     set(this.#slider, "aria-valuetext", place);
+    // Nobody can listen to so many.
+    set(this.#text, "aria-live", this.#timer && this.#stepMs < STEP_MS ? "off" : "polite");
     say(this.#text, `Step ${place}: ${this.#steps[this.#at].text}`);
     withIcon(this.#play, this.#timer ? "Pause" : "Play");
     this.#onstep();

@@ -16,6 +16,7 @@ mod pairs;
 mod postgres;
 
 mod accounts;
+mod arena;
 mod bad_input;
 mod cli;
 mod drain;

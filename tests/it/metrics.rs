@@ -14,14 +14,15 @@ use serde_json::{Value, json};
 use crate::client::{Answer, call, upgrade};
 use crate::harness::{Server, on_postgres, until};
 
-fn scrape(server: &Server) -> String {
+/// All figures, as Prometheus reads them.
+pub fn scrape(server: &Server) -> String {
     let answer = call(server.admin, "GET", "/metrics").send();
     assert_eq!(answer.header("content-type"), Some("text/plain; version=0.0.4"));
     answer.text()
 }
 
 /// The value of `series`: a name with its labels.
-fn value<T: FromStr<Err: Debug>>(text: &str, series: &str) -> T {
+pub fn value<T: FromStr<Err: Debug>>(text: &str, series: &str) -> T {
     let line = text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
     line.unwrap_or_else(|| panic!("no {series} in\n{text}")).parse().unwrap()
 }

@@ -90,6 +90,8 @@ struct Wish {
     codec: Codec,
     subprotocol: Option<&'static str>,
     after: Option<u64>,
+    /// Whether views come as differences from the one before.
+    differences: bool,
 }
 
 impl Wish {
@@ -118,7 +120,13 @@ impl Wish {
         let (codec, subprotocol) =
             Codec::choose(offered.as_deref()).ok_or_else(|| Refusal::malformed(spoken))?;
         let after = query.number("after", 0..=u64::MAX)?;
-        Ok(Self { claims, codec, subprotocol, after })
+        let views = query.parsed("views", "whole or diff", |value| match value {
+            "whole" => Some(false),
+            "diff" => Some(true),
+            _ => None,
+        })?;
+        let differences = views.unwrap_or(false);
+        Ok(Self { claims, codec, subprotocol, after, differences })
     }
 }
 
@@ -156,7 +164,7 @@ async fn connect(
     connection: &Arc<Connection>,
 ) -> Result<Response, Refusal> {
     let _span = trace::waiting_span("upgrade");
-    let outbox = Outbox::new(wish.codec, http.registry.clock.now());
+    let outbox = Outbox::new(wish.codec, wish.differences, http.registry.clock.now());
     let caller = Caller { user: wish.claims.user, session: wish.claims.session };
     let attachment = http.registry.attach(id, caller, &outbox, wish.after).await?;
     // Signing out closes the sockets that are there: this one may have come a moment too late.
