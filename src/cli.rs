@@ -14,9 +14,15 @@ use std::time::{Duration, Instant};
 
 use crate::auth::SigningKeys;
 use crate::config::{self, Config, Database, FILE_SUFFIX, SETTINGS, reachable};
+use crate::games::Catalog;
+use crate::ids::MatchId;
+use crate::matches::MatchError;
+use crate::matches::replay::Kept;
 use crate::platform;
-use crate::store::postgres::{self, Migrate};
+use crate::store::postgres::{self, Migrate, Postgres};
+use crate::store::sqlite::Sqlite;
 use crate::store::transfer::{self, Place, Report, TransferError};
+use crate::store::{Store, StoreError};
 
 /// How long a health check waits for its answer, all in all.
 const HEALTHCHECK_TIMEOUT: Duration = Duration::from_secs(3);
@@ -33,6 +39,7 @@ const COMMANDS: &[(&str, &str)] = &[
     ("copy", "Copy everything to an empty store: copy --from URL --to URL."),
     ("backup", "Write everything in the store to a new file: backup FILE."),
     ("restore", "Fill the store, which has to be empty, from such a file: restore FILE."),
+    ("replay", "Print a match, or rebuild it from its log and compare: replay MATCH [--verify]."),
     ("keygen", "Print a new RSA private key for GAMESERVER_JWT_PRIVATE_KEY."),
     ("healthcheck", "Exit with 0 if the server on this machine can take players, with 1 if not."),
     ("version", "Print the version."),
@@ -54,6 +61,9 @@ pub fn run(args: impl Iterator<Item = OsString>) -> ExitCode {
     };
     if TRANSFERS.contains(&command) {
         return transfer(command, rest);
+    }
+    if command == "replay" {
+        return replay(rest);
     }
     if let Some(extra) = rest.first().filter(|_| is_command(command)) {
         return misuse(&format!("`{command}` takes nothing after it, and there is {extra:?}"));
@@ -216,6 +226,51 @@ fn summary(report: &Report) -> String {
     }
     let _ = writeln!(text, "{}\nDone in {:.1} s.", report.key, report.took.as_secs_f64());
     text
+}
+
+fn replay(rest: &[String]) -> ExitCode {
+    let rest: Vec<&str> = rest.iter().map(String::as_str).collect();
+    let (id, verify) = match rest[..] {
+        [id] => (id, false),
+        [id, "--verify"] | ["--verify", id] => (id, true),
+        _ => return misuse("`replay` takes one MATCH, and perhaps --verify"),
+    };
+    let Ok(id) = id.parse() else { return misuse(&format!("{id:?} is no id of a match")) };
+    with_config(|config| match replayed(config, id, verify) {
+        Ok(text) => print(&text),
+        Err(error) => {
+            eprintln!("gameserver: {error}");
+            ExitCode::FAILURE
+        }
+    })
+}
+
+/// A match as text; only read, so that a server may work on it.
+fn replayed(config: Config, id: MatchId, verify: bool) -> Result<String, MatchError> {
+    let catalog = Catalog::new(config.relay_games);
+    let unusable = |error: io::Error| StoreError::Unavailable(error.to_string());
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.map_err(unusable)?.block_on(async {
+        let store = match config.database {
+            Database::Sqlite(file) => {
+                file.metadata().map_err(unusable)?;
+                Store::Sqlite(Sqlite::open(&file)?)
+            }
+            Database::Postgres(settings, _) => Store::Postgres(Postgres::new(&settings)?),
+        };
+        let kept = Kept::read(&store, id).await;
+        store.close();
+        let kept = kept?;
+        let mut text = kept.text();
+        if verify {
+            let view = kept.verify(&catalog)?;
+            let _ = writeln!(
+                text,
+                "verified: the log comes to what is written down; in the end\n{view}"
+            );
+        }
+        Ok(text)
+    })
 }
 
 fn healthcheck(admin: SocketAddr) -> ExitCode {

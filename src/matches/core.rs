@@ -15,12 +15,13 @@ use tokio::sync::oneshot;
 
 use super::event::{NOBODY, Structural, wire_event};
 use super::outbox::{Close, Outbox};
+use super::snapshot;
 use super::ticks::Ticks;
 use crate::games::{Audience, Game, GameInfo, Mode, Outcome, Seat, Viewer};
 use crate::ids::{SessionId, Timestamp, UserId};
 use crate::protocol::{Frame, Player, ServerMessage};
 use crate::ratings::RatingChange;
-use crate::store::{EventRecord, MatchRecord, MatchState, Visibility};
+use crate::store::{EventRecord, MatchRecord, MatchState, Snapshot, Visibility};
 use crate::telemetry::figures::{MATCHES_ENDED, MATCHES_RATED};
 
 /// Events that a match keeps in memory for sockets that come back; older ones come from the log.
@@ -241,6 +242,46 @@ impl Core {
             retired: false,
             refused: false,
         }
+    }
+
+    /// A match from its record, a snapshot of its log, and its log after that. An error says what of
+    /// them makes no sense.
+    pub fn rebuild(
+        mut record: MatchRecord,
+        log_snapshot: Option<&Snapshot>,
+        events: &[EventRecord],
+        mode: Mode,
+        game: Box<dyn Game>,
+        now: u32,
+    ) -> Result<Self, String> {
+        let (seq, state, relay) = (record.seq, record.state, mode == Mode::Relay);
+        (record.state, record.outcome) = (MatchState::Open, None);
+        let snapshot = record.snapshot.take();
+        let mut core = Self::new(record, game, mode, now);
+        if let Some(snapshot) = log_snapshot {
+            snapshot::restore(&mut core, snapshot, now)?;
+        }
+        for event in events {
+            core.replay(event, mode, now)
+                .map_err(|error| format!("event {}: {error}", event.seq))?;
+        }
+        match snapshot {
+            Some(tick) if core.ticks.is_some() => {
+                core.rebuilt_at(tick.parse().map_err(|_| format!("{tick:?} is no step"))?);
+            }
+            Some(state) => {
+                let state = RawValue::from_string(state).map_err(|error| error.to_string())?;
+                core.game.restore(&state)?;
+            }
+            None => {}
+        }
+        // A relay's messages are numbered, but not in the log.
+        if (relay && core.seq > seq) || (!relay && core.seq != seq) || core.record.state != state {
+            return Err(format!("the log ends at {}, the match at {seq}", core.seq));
+        }
+        (core.seq, core.reserved, core.stored_seq) = (seq, seq, seq);
+        core.history.after = seq;
+        Ok(core)
     }
 
     pub fn seat_of(&self, user: UserId) -> Option<Seat> {

@@ -134,7 +134,7 @@ impl Match {
     /// A match from its record, a snapshot of its log, and its log after that. An error says what of
     /// them makes no sense.
     pub fn rebuild(
-        mut record: MatchRecord,
+        record: MatchRecord,
         log_snapshot: Option<&Snapshot>,
         events: &[EventRecord],
         info: GameInfo,
@@ -142,36 +142,8 @@ impl Match {
         node: Node,
     ) -> Result<Arc<Self>, String> {
         let Node { clock, ticker, log, cluster, writer } = node;
-        let (id, now, relay) = (record.id, clock.now(), info.mode == Mode::Relay);
-        let (seq, state) = (record.seq, record.state);
-        (record.state, record.outcome) = (MatchState::Open, None);
-        let snapshot = record.snapshot.take();
-        let mut core = Core::new(record, game, info.mode, now);
-        if let Some(snapshot) = log_snapshot {
-            snapshot::restore(&mut core, snapshot, now)?;
-        }
-        for event in events {
-            core.replay(event, info.mode, now)
-                .map_err(|error| format!("event {}: {error}", event.seq))?;
-        }
-        match snapshot {
-            Some(tick) if core.ticks.is_some() => {
-                core.rebuilt_at(tick.parse().map_err(|_| format!("{tick:?} is no step"))?);
-            }
-            Some(state) => {
-                let state = RawValue::from_string(state).map_err(|error| error.to_string())?;
-                core.game.restore(&state)?;
-            }
-            None => {}
-        }
-        // A relay's messages are numbered, but not in the log.
-        if (relay && core.seq > seq) || (!relay && core.seq != seq) || core.record.state != state {
-            return Err(format!("the log ends at {}, the match at {seq}", core.seq));
-        }
-        core.seq = seq;
-        core.reserved = seq;
-        core.stored_seq = seq;
-        core.history.after = seq;
+        let id = record.id;
+        let core = Core::rebuild(record, log_snapshot, events, info.mode, game, clock.now())?;
         let core = Mutex::new(core);
         Ok(Arc::new(Self { id, info, clock, ticker, log, cluster, writer, core }))
     }

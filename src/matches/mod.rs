@@ -9,6 +9,7 @@
 //! - [`snapshot`]: what a log comes to, so that a match is rebuilt from the end of it
 //! - [`clock`]: seconds, for grace and silence
 //! - [`matchmaker`]: brings players together who wait with tickets
+//! - [`replay`]: a match gone through again, without a server
 //! - [`survey`]: what matches and sockets are doing, for whoever looks from outside
 //!
 //! The [`Registry`] loads a match when it is first asked for and lets it go when nobody is
@@ -21,6 +22,7 @@ mod live;
 mod log;
 pub mod matchmaker;
 mod outbox;
+pub mod replay;
 mod snapshot;
 mod survey;
 mod ticker;
@@ -378,7 +380,7 @@ impl Registry {
             };
             match self.with_match(id, attach).await? {
                 Attach::In(attachment) => return Ok(attachment),
-                Attach::NeedsLogAfter(after) => older = self.log_of(id, after).await?,
+                Attach::NeedsLogAfter(after) => older = log_of(&self.store, id, after).await?,
                 Attach::Not(not) => return Err(not.into()),
             }
         }
@@ -652,7 +654,7 @@ impl Registry {
         let options = serde_json::from_str(&record.options).map_err(|e| corrupt(e.to_string()))?;
         let (_, game) = start(game_type, options, record.seed)
             .map_err(|bad| corrupt(format!("option {}: {}", bad.field, bad.detail)))?;
-        let events = self.log_of(id, snapshot.map_or(0, |snapshot| snapshot.seq)).await?;
+        let events = log_of(&self.store, id, snapshot.map_or(0, |snapshot| snapshot.seq)).await?;
         self.to_live(record, (snapshot, &events), game_type, game, writer)
     }
 
@@ -676,20 +678,6 @@ impl Registry {
             .map_err(|what| StoreError::Corrupt(format!("match {id}: {what}")).into())
     }
 
-    /// All of a match's log after `after`.
-    async fn log_of(&self, id: MatchId, after: u64) -> Result<Vec<EventRecord>, StoreError> {
-        let mut events: Vec<EventRecord> = Vec::new();
-        loop {
-            let last = events.last().map_or(after, |event| event.seq);
-            let page = self.store.events(id, last, REBUILD_PAGE).await?;
-            let whole = page.len() < REBUILD_PAGE as usize;
-            events.extend(page);
-            if whole {
-                return Ok(events);
-            }
-        }
-    }
-
     fn loaded(&self) -> Vec<Arc<Match>> {
         self.slots().values().filter_map(|slot| slot.get().cloned()).collect()
     }
@@ -705,6 +693,20 @@ impl Registry {
 
     fn slots(&self) -> MutexGuard<'_, HashMap<MatchId, Slot>> {
         self.slots.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// All of a match's log after `after`.
+async fn log_of(store: &Store, id: MatchId, after: u64) -> Result<Vec<EventRecord>, StoreError> {
+    let mut events: Vec<EventRecord> = Vec::new();
+    loop {
+        let last = events.last().map_or(after, |event| event.seq);
+        let page = store.events(id, last, REBUILD_PAGE).await?;
+        let whole = page.len() < REBUILD_PAGE as usize;
+        events.extend(page);
+        if whole {
+            return Ok(events);
+        }
     }
 }
 

@@ -57,7 +57,8 @@ pub(super) fn take_if_due(core: &mut Core) -> Option<Snapshot> {
     take(core)
 }
 
-fn take(core: &Core) -> Option<Snapshot> {
+/// A snapshot, if the game gives any.
+pub(super) fn take(core: &Core) -> Option<Snapshot> {
     let taken = |Occupant { joined_seq, gone, applied, .. }: &Occupant| Taken {
         joined_seq: *joined_seq,
         gone: *gone,

@@ -189,7 +189,7 @@ export const arena = {
     if (decided !== null && last < 0) return ["Nobody wins the round.", where];
     if (decided !== null) return [`${name(last)} won the round.`, where];
     if (seat !== null && !riding[seat]) return ["You are out.", where];
-    return [seat === null ? where : `${where} – turn with the arrow keys`, ""];
+    return [where, seat === null ? "" : "Turn with the arrow keys, or a swipe."];
   },
 
   /// The clock of a playback.

@@ -50,7 +50,7 @@ async function playByChance(players) {
         if (seat === players - 1 && view.round === 2 && !gaveUp) {
           gaveUp = true;
           call(token, "DELETE", `/v1/matches/${id}/players/me`).catch(reject);
-        } else if (random() < 0.25) {
+        } else if (random() < 0.1) {
           const turn = ["up", "right", "down", "left"][Math.floor(random() * 4)];
           socket.send(JSON.stringify({ type: "command", id: ++command, command: { turn } }));
         }
@@ -82,9 +82,9 @@ for (const players of [2, 3, 8]) {
       state = gone.reduce((now, { seat }) => leave(now, seat), stepped);
       states.set(state.tick, [shown(stepped), shown(state)]);
     }
-    assert.ok(views.length > 100 * players, `${views.length} views`);
+    assert.ok(views.length > 30 * players, `${views.length} views`);
     for (const [tick, view] of views) {
-      assert.ok(states.get(tick).includes(shown(view)), `${tick}: ${JSON.stringify(view)}`);
+      assert.ok(states.get(tick)?.includes(shown(view)), `${tick}: ${JSON.stringify(view)}`);
     }
     assert.equal(state.over, true);
   });

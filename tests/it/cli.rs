@@ -2,6 +2,9 @@
 
 use std::process::{Command, Output};
 
+use serde_json::json;
+use tempfile::TempDir;
+
 use crate::client::call;
 use crate::harness::{Server, command_in, gameserver, shared, signing_key};
 
@@ -51,6 +54,49 @@ fn version_is_the_packages() {
     let (output, version, _) = run(gameserver().arg("version"));
     assert!(output.status.success());
     assert_eq!(version, format!("gameserver {}\n", env!("CARGO_PKG_VERSION")));
+}
+
+#[test]
+fn a_match_is_replayed_and_verified_while_a_server_runs_and_after() {
+    let mut server = Server::start();
+    let (id, users, [mut first, mut second]) = server.tictactoe();
+    for (turn, cell) in [0, 3, 1, 4, 2].iter().enumerate() {
+        let socket = [&mut first, &mut second].into_iter().nth(turn % 2).unwrap();
+        socket.accepted(turn as u64 / 2 + 1, &json!({ "place": cell }));
+    }
+    let riders = [server.guest(), server.guest()];
+    let arena = server.seated(&json!({"game": "arena"}), &[&riders[0], &riders[1]]);
+    let mut rider = server.play(&riders[0], &arena);
+    rider.accepted(1, &json!({"turn": "up"}));
+    drop(rider);
+    let url = server.database_url();
+    let replay = |data: &TempDir, arguments: &[&str]| {
+        let mut command = command_in(data);
+        command.envs(url.as_ref().map(|url| ("GAMESERVER_DATABASE_URL", url)));
+        run(command.arg("replay").args(arguments))
+    };
+    let (output, text, stderr) = replay(&server.data, &[&id]);
+    assert!(output.status.success(), "{stderr}");
+    assert!(text.contains("tictactoe (rules 1), ended"), "{text}");
+    assert_eq!(text.lines().filter(|line| line.contains(r#"{"placed":"#)).count(), 5, "{text}");
+    let (output, text, stderr) = replay(&server.data, &[&id, "--verify"]);
+    assert!(output.status.success(), "{stderr}");
+    assert!(text.contains(r#"{"board":[0,0,0,1,1,null,null,null,null],"turn":null}"#), "{text}");
+
+    // Where the log was told behind, all of it is there once the server has ended.
+    assert_eq!(server.delete(&users[0], "/v1/sessions/current").status, 204);
+    server.terminate();
+    assert!(server.wait().success());
+    let (output, text, stderr) = replay(&server.data, &["--verify", &arena]);
+    assert!(output.status.success(), "{stderr}");
+    assert!(text.contains(r#""input":{"turn":"up"}"#) && text.contains(r#""heads":["#), "{text}");
+
+    let unknown = "00000000-0000-7000-8000-000000000000";
+    for (arguments, code) in [(&[unknown][..], 1), (&["x"], 2), (&[], 2), (&[unknown, "x"], 2)] {
+        let (output, stdout, stderr) = replay(&server.data, arguments);
+        assert_eq!((output.status.code(), stdout.as_str()), (Some(code), ""), "{stderr}");
+        assert_eq!(stderr.lines().count(), 1, "{stderr}");
+    }
 }
 
 #[test]

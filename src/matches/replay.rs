@@ -1,0 +1,95 @@
+//! A match gone through again, without a server: as text for people, and rebuilt from its log to see
+//! whether all that is kept of it comes to the same.
+
+use std::fmt::Write as _;
+
+use super::core::Core;
+use super::event::wire_event;
+use super::{MatchError, log_of, snapshot, start};
+use crate::games::{Catalog, Viewer};
+use crate::ids::MatchId;
+use crate::store::{EventRecord, MatchRecord, Snapshot, Store, StoreError};
+
+/// All that the store has of a match.
+pub struct Kept {
+    record: MatchRecord,
+    snapshot: Option<Snapshot>,
+    events: Vec<EventRecord>,
+}
+
+impl Kept {
+    /// Reads a match; one that is played has its state of a moment.
+    pub async fn read(store: &Store, id: MatchId) -> Result<Self, MatchError> {
+        let record = store.match_record(id).await?.ok_or(MatchError::Unknown)?;
+        let snapshot = store.log_snapshot(id).await?.filter(|taken| taken.seq <= record.seq);
+        let mut events = log_of(store, id, 0).await?;
+        // It may have gone on meanwhile.
+        events.retain(|event| event.seq <= record.seq);
+        Ok(Self { record, snapshot, events })
+    }
+
+    /// What is known of the match, and its log, a line for each event.
+    pub fn text(&self) -> String {
+        let MatchRecord { id, game, game_version, state, seed, options, created_at, .. } =
+            &self.record;
+        let mut text = format!(
+            "match {id}: {game} (rules {game_version}), {}, made {created_at}, seed {seed}, \
+             options {options}\n",
+            state.as_str()
+        );
+        for player in super::players_of(&self.record, &[]) {
+            let _ = writeln!(text, "seat {}: {}", player.seat.0, player.display_name);
+        }
+        for event in &self.events {
+            let EventRecord { seq, at, seat, .. } = event;
+            let seat = seat.map_or_else(|| "-".into(), |seat| seat.0.to_string());
+            let told = wire_event(event).map_or_else(|_| event.event.clone(), |e| e.get().into());
+            let _ = writeln!(text, "{seq:>6}  {at}  {seat:>2}  {told}");
+        }
+        text
+    }
+
+    /// What a spectator sees in the end, once it is known that the whole log, and the snapshot with
+    /// what follows it, come to the same state and to the end that was written down.
+    pub fn verify(&self, catalog: &Catalog) -> Result<String, MatchError> {
+        let whole = self.rebuild(None, catalog)?;
+        let state = |core: &Core| snapshot::take(core).map(|taken| taken.state);
+        if let Some(taken) = &self.snapshot
+            && state(&self.rebuild(Some(taken), catalog)?) != state(&whole)
+        {
+            let what = format!("the snapshot at {} differs from the log", taken.seq);
+            return Err(self.corrupt(&what));
+        }
+        if whole.record.outcome != self.record.outcome {
+            let ends = |core: &MatchRecord| {
+                core.outcome.as_ref().and_then(|outcome| serde_json::to_string(outcome).ok())
+            };
+            let (log, written) = (ends(&whole.record), ends(&self.record));
+            let what = format!("the log ends with {log:?}, and {written:?} is written down");
+            return Err(self.corrupt(&what));
+        }
+        let ruled = whole.game.outcome();
+        if ruled.is_some() && ruled != self.record.outcome {
+            return Err(self.corrupt(&format!("by the rules it ends with {ruled:?}")));
+        }
+        Ok(whole.game.view(Viewer::Spectator).get().into())
+    }
+
+    fn rebuild(&self, snapshot: Option<&Snapshot>, catalog: &Catalog) -> Result<Core, MatchError> {
+        let MatchRecord { game, game_version, options, seed, .. } = &self.record;
+        let game_type = catalog.find(game).filter(|known| known.info().version == *game_version);
+        let gone = || MatchError::GameGone(format!("{game} {game_version}"));
+        let game_type = game_type.ok_or_else(gone)?;
+        let options = serde_json::from_str(options).map_err(|e| self.corrupt(&e.to_string()))?;
+        let (_, game) = start(game_type, options, *seed).map_err(MatchError::BadOption)?;
+        let after = snapshot.map_or(0, |snapshot| snapshot.seq);
+        let first = self.events.partition_point(|event| event.seq <= after);
+        let (record, events) = (self.record.clone(), &self.events[first..]);
+        Core::rebuild(record, snapshot, events, game_type.info().mode, game, 0)
+            .map_err(|what| self.corrupt(&what))
+    }
+
+    fn corrupt(&self, what: &str) -> MatchError {
+        StoreError::Corrupt(format!("match {}: {what}", self.record.id)).into()
+    }
+}
