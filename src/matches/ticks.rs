@@ -339,7 +339,7 @@ impl Match {
             return Step::Stood;
         }
         if let Some((_, at)) = ticks.saving.take_if(|(number, _)| *number <= written) {
-            ticks.safe_at = at;
+            ticks.safe_at = ticks.safe_at.max(at);
         }
         let loss = self.ticker().loss;
         let stands = held || now.saturating_duration_since(ticks.safe_at) > loss;

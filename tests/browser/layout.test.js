@@ -186,3 +186,18 @@ scene("pairs, invitations, errors", async (stage) => {
   await ben.getByRole("heading", { name: "That did not work" }).waitFor();
   await inspect(ben, "an error");
 });
+
+scene("an arena", async (stage) => {
+  const ann = await stage.guest(WIDE);
+  const link = await create(ann, "arena", { Rounds: 1, Players: 2 });
+  await inspect(ann, "an arena that waits");
+  const ben = await stage.guest("Ben", { hasTouch: true }, link);
+  await status(ben, "Round 1 of 1");
+  await inspect(ben, "an arena in play");
+  await tabThrough(ann, "an arena in play");
+  // Nobody turns: both meet the edge in the same step.
+  await status(ben, "It is a draw.");
+  await ben.getByTestId("playback-step").waitFor();
+  await inspect(ben, "an arena that is over");
+  await tabThrough(ben, "an arena that is over");
+});

@@ -116,6 +116,14 @@ fn the_clock_moves_the_riders_and_commands_are_taken_between_two_steps() {
     assert_eq!(first.refused(2, &json!({"place": 1})), "bad-command");
     assert_eq!(watcher.ask(1, &turn("up"))["problem"]["status"], 403);
 
+    // Who comes back misses no event.
+    let path = format!("/v1/matches/{id}/socket?after=3");
+    let (mut again, welcome) = server.connect(&users[1], &path);
+    assert_eq!((&welcome["resumed"], &welcome["last_id"]), (&json!(true), &json!(1)));
+    assert_eq!(again.event()["event"]["inputs"], inputs);
+    assert_eq!(again.event(), event);
+    assert_eq!(second.closed(), 4001);
+
     assert_eq!(server.delete(&users[1], &format!("/v1/matches/{id}/players/me")).status, 204);
     let left = first.event();
     assert_eq!(left["event"]["left"]["reason"], "resigned");
