@@ -8,9 +8,10 @@ use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::io::{self, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use crate::auth::SigningKeys;
 use crate::config::{self, Config, Database, FILE_SUFFIX, SETTINGS, reachable};
@@ -37,7 +38,11 @@ const COMMANDS: &[(&str, &str)] = &[
     ("serve", "Serve; also what `gameserver` alone does."),
     ("migrate", "Bring the schema of PostgreSQL up to date."),
     ("copy", "Copy everything to an empty store: copy --from URL --to URL."),
-    ("backup", "Write everything in the store to a new file: backup FILE."),
+    (
+        "backup",
+        "Write everything in the store to a new file: backup FILE. By the clock: backup NAME --keep N \
+         writes NAME-TIME.backup, and removes all but the newest N of them.",
+    ),
     ("restore", "Fill the store, which has to be empty, from such a file: restore FILE."),
     ("replay", "Print a match, or rebuild it from its log and compare: replay MATCH [--verify]."),
     ("keygen", "Print a new RSA private key for GAMESERVER_JWT_PRIVATE_KEY."),
@@ -176,6 +181,13 @@ fn transfer(command: &str, rest: &[String]) -> ExitCode {
         ("backup", [file]) => {
             with_config(|config| carried(|| transfer::backup(&own_store(config), Path::new(file))))
         }
+        ("backup", [name, "--keep", keep] | ["--keep", keep, name]) => {
+            let Ok(keep) = keep.parse() else {
+                return misuse(&format!("--keep takes a whole number from 1 on, not {keep:?}"));
+            };
+            with_config(|config| carried_in_series(&own_store(config), Path::new(name), keep))
+        }
+        ("backup", _) => misuse("`backup` takes one FILE, or NAME --keep N"),
         ("restore", [file]) => {
             with_config(|config| carried(|| transfer::restore(Path::new(file), &own_store(config))))
         }
@@ -212,6 +224,21 @@ fn carried(carry: impl FnOnce() -> Result<Report, TransferError>) -> ExitCode {
             eprintln!("gameserver: {error}");
             ExitCode::FAILURE
         }
+    }
+}
+
+/// The same to a file that is named for the time, whose name is told last.
+fn carried_in_series(store: &Place, name: &Path, keep: NonZeroUsize) -> ExitCode {
+    let mut written = None;
+    let done = carried(|| {
+        let now = SystemTime::now().into();
+        let (file, report) = transfer::backup_in_series(store, name, keep, now)?;
+        written = Some(file);
+        Ok(report)
+    });
+    match written {
+        Some(file) if done == ExitCode::SUCCESS => print(&format!("{}\n", file.display())),
+        _ => done,
     }
 }
 

@@ -52,6 +52,16 @@ fn a_backup_is_taken_while_a_server_runs_and_restored_when_none_does() {
     };
     let written = run("backup", &server.data);
     assert!(written.status.success(), "{written:?}");
+    let name = server.data.path().join("play");
+    let old = server.data.path().join("play-20200101T000000Z.backup");
+    std::fs::write(&old, "").unwrap();
+    let args = ["backup", name.to_str().unwrap(), "--keep", "1"];
+    let kept = command_in(&server.data).args(args).output().unwrap();
+    assert!(kept.status.success(), "{kept:?}");
+    let stdout = String::from_utf8_lossy(&kept.stdout);
+    let file = stdout.lines().last().unwrap();
+    assert!(file.ends_with("Z.backup") && std::path::Path::new(file).exists(), "{stdout}");
+    assert!(!old.exists(), "it was one too many");
     let locked = run("restore", &server.data);
     assert_eq!(locked.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&locked.stderr).contains("a server works there"));
@@ -71,6 +81,8 @@ fn misuse_is_said_in_a_line_without_secrets() {
         &["copy", "--from", "sqlite:a"],
         &["copy", "--from", "mysql://me:hunter2@db/games", "--to", "sqlite:a"],
         &["backup"],
+        &["backup", "a", "--keep", "0"],
+        &["backup", "a", "--keep"],
         &["restore", "a", "b"],
     ] {
         let output = command_in(&data).args(args).output().unwrap();

@@ -10,6 +10,7 @@
 mod archive;
 mod postgres;
 mod progress;
+mod series;
 mod sqlite;
 mod tables;
 
@@ -18,6 +19,8 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use thiserror::Error;
+
+pub use self::series::backup_in_series;
 
 use self::archive::{Reader, Writer};
 use self::postgres::Server;
