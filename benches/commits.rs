@@ -152,7 +152,7 @@ async fn registry(store: &Arc<Store>) -> Arc<Registry> {
     let cluster = Cluster::join(Arc::clone(store), "bench:1".into(), None, LEASE).await.unwrap();
     Registry::start(
         Arc::clone(store),
-        Arc::new(Catalog::new(Vec::new())),
+        Arc::new(Catalog::new(None, Vec::new())),
         cluster,
         None,
         Duration::from_secs(1),

@@ -17,7 +17,7 @@ use thiserror::Error;
 use tracing::Level;
 
 use crate::auth::SigningKeys;
-use crate::games::{RelayGame, is_built_in};
+use crate::games::{BUILT_IN, RelayGame, is_built_in};
 use crate::platform;
 use crate::store::postgres::{Migrate, PostgresSettings, PostgresUrl, UrlError};
 use crate::store::transfer::Place;
@@ -244,6 +244,12 @@ const TLS_CERT_FILE: Setting = text(
 );
 const TLS_KEY_FILE: Setting =
     text("GAMESERVER_TLS_KEY_FILE", None, "a file in PEM", "The private key of that certificate.");
+const BUILTIN_GAMES: Setting = text(
+    "GAMESERVER_BUILTIN_GAMES",
+    None,
+    "a list of built-in games, with commas between them",
+    "Those that are offered; if not set, all. Matches of others can't be played on.",
+);
 const RELAY_GAMES: Setting = text(
     "GAMESERVER_RELAY_GAMES",
     Some("[]"),
@@ -373,6 +379,7 @@ pub const SETTINGS: &[Setting] = &[
     TRUSTED_PROXIES,
     TLS_CERT_FILE,
     TLS_KEY_FILE,
+    BUILTIN_GAMES,
     RELAY_GAMES,
     GRACE_SECONDS,
     TICK_LOSS_MS,
@@ -420,6 +427,8 @@ pub struct Config {
     pub trusted_proxies: Vec<IpNet>,
     /// Where the public listener's certificate and key are; `None`: it does not speak TLS.
     pub tls: Option<TlsFiles>,
+    /// The built-in games that are offered; `None`: all.
+    pub built_in_games: Option<Vec<String>>,
     /// Relay games beside the built-in one, their names all different.
     pub relay_games: Vec<RelayGame>,
     /// How long a seat is kept, in place of each game's own time.
@@ -562,6 +571,7 @@ struct Raw {
     trusted_proxies: Option<String>,
     tls_cert_file: Option<String>,
     tls_key_file: Option<String>,
+    builtin_games: Option<String>,
     relay_games: Option<String>,
     grace_seconds: Option<String>,
     tick_loss_ms: Option<String>,
@@ -654,6 +664,7 @@ impl Config {
             allowed_origins: ALLOWED_ORIGINS.required(raw.allowed_origins, origins)?,
             trusted_proxies: TRUSTED_PROXIES.required(raw.trusted_proxies, networks)?,
             tls: tls(raw.tls_cert_file, raw.tls_key_file)?,
+            built_in_games: BUILTIN_GAMES.read(raw.builtin_games, built_in_games)?,
             relay_games: RELAY_GAMES.required(raw.relay_games, relay_games)?,
             grace: GRACE_SECONDS.read(raw.grace_seconds, seconds)?,
             tick_loss: TICK_LOSS_MS.required(raw.tick_loss_ms, milliseconds)?,
@@ -920,6 +931,13 @@ fn is_port(port: &str) -> bool {
         && port.parse::<u16>().is_ok()
 }
 
+fn built_in_games(_: &Setting, value: &str) -> Parsed<Vec<String>> {
+    let games = value.split(',').map(str::trim);
+    let known = |name: &str| is_built_in(name).then(|| name.to_owned());
+    let none = |name| format!("{} is none: there are {}", shown(name), BUILT_IN.join(", "));
+    games.map(|name| known(name).ok_or_else(|| none(name))).collect()
+}
+
 fn relay_games(_: &Setting, value: &str) -> Parsed<Vec<RelayGame>> {
     let games: Vec<RelayGame> = serde_json::from_str(value).map_err(|error| error.to_string())?;
     if games.len() > RELAY_GAMES_MAX {
@@ -1083,7 +1101,7 @@ mod tests {
         assert_eq!(config.access_token_lifetime, Duration::from_secs(900));
         assert_eq!(config.refresh_token_lifetime, Duration::from_secs(30 * 86_400));
         assert!(config.allowed_origins.is_empty() && config.relay_games.is_empty());
-        assert_eq!(config.grace, None);
+        assert_eq!((config.built_in_games, config.grace), (None, None));
         assert_eq!(config.tick_loss, Duration::from_secs(1));
         assert_eq!((config.commands_per_second, config.relay_commands_per_second), (50, 5000));
         assert_eq!(config.ticket_lifetime, Duration::from_secs(300));
@@ -1110,6 +1128,7 @@ mod tests {
             ("GAMESERVER_TRUSTED_PROXIES", "10.0.0.0/8, 2001:db8::1"),
             ("GAMESERVER_TLS_CERT_FILE", "cert.pem"),
             ("GAMESERVER_TLS_KEY_FILE", "key.pem"),
+            ("GAMESERVER_BUILTIN_GAMES", "relay, pairs"),
             (
                 "GAMESERVER_RELAY_GAMES",
                 r#"[{"name": "golf", "title": "Golf", "description": "Nine holes."}]"#,
@@ -1140,6 +1159,7 @@ mod tests {
         assert_eq!(config.allowed_origins, ["https://a.example"]);
         assert_eq!(config.trusted_proxies.len(), 2);
         assert_eq!(config.tls.map(|files| files.key), Some("key.pem".into()));
+        assert_eq!(config.built_in_games.unwrap(), ["relay", "pairs"]);
         assert_eq!(config.relay_games[0].name, "golf");
         assert_eq!(config.grace, Some(Duration::from_secs(5)));
         assert_eq!(config.tick_loss, Duration::from_millis(250));
@@ -1283,6 +1303,13 @@ mod tests {
         let star = line("GAMESERVER_ALLOWED_ORIGINS", "*");
         assert!(star.ends_with("* would let any page play as whoever looks at it"), "{star}");
         line("GAMESERVER_ALLOWED_ORIGINS", &["https://a.example"; ORIGINS_MAX + 1].join(","));
+    }
+
+    #[test]
+    fn built_in_games_are_those_that_are_there() {
+        let chess = line("GAMESERVER_BUILTIN_GAMES", "pairs,chess");
+        assert!(chess.ends_with("\"chess\" is none: there are tictactoe, pairs, relay"), "{chess}");
+        line("GAMESERVER_BUILTIN_GAMES", "");
     }
 
     #[test]

@@ -314,7 +314,7 @@ impl Server {
                 "built with the feature `unfenced`: THIS SERVER LOSES MOVES, it is for a test alone"
             );
         }
-        let catalog = Arc::new(Catalog::new(config.relay_games));
+        let catalog = Arc::new(Catalog::new(config.built_in_games.as_deref(), config.relay_games));
         let grace = config.grace.map(|grace| u32::try_from(grace.as_secs()).unwrap_or(u32::MAX));
         let (kept, nodes, loss) = (Arc::clone(&store), Arc::clone(&cluster), config.tick_loss);
         let registry = Registry::start(kept, catalog, nodes, grace, loss);

@@ -18,17 +18,21 @@ pub struct RelayGame {
     pub description: String,
 }
 
-/// Whether a game that is always there has this name.
+/// The names of the built-in games, in the order that lobbies show.
+pub const BUILT_IN: [&str; 4] = [tictactoe::NAME, pairs::NAME, arena::NAME, relay::NAME];
+
+/// Whether a built-in game has this name, offered or not.
 pub fn is_built_in(name: &str) -> bool {
-    [tictactoe::NAME, pairs::NAME, arena::NAME, relay::NAME].contains(&name)
+    BUILT_IN.contains(&name)
 }
 
 /// All games, in the order that lobbies show.
 pub struct Catalog(Vec<Arc<dyn GameType>>);
 
 impl Catalog {
-    /// The built-in games and `relay_games`, whose names differ from theirs and from each other.
-    pub fn new(relay_games: Vec<RelayGame>) -> Self {
+    /// The built-in games, or those of them that are `offered`, and `relay_games`, whose names differ
+    /// from theirs and from each other.
+    pub fn new(offered: Option<&[String]>, relay_games: Vec<RelayGame>) -> Self {
         let built_in = [
             BuiltIn { info: tictactoe::info(), start: tictactoe::start },
             BuiltIn { info: pairs::info(), start: pairs::start },
@@ -38,7 +42,9 @@ impl Catalog {
         let named = relay_games
             .into_iter()
             .map(|game| BuiltIn { info: relay::info(game), start: relay::start });
-        let types = built_in.into_iter().chain(named);
+        let is_offered =
+            |game: &BuiltIn| offered.is_none_or(|offered| offered.contains(&game.info.name));
+        let types = built_in.into_iter().filter(is_offered).chain(named);
         Self(types.map(|game| Arc::new(game) as Arc<dyn GameType>).collect())
     }
 
@@ -75,21 +81,28 @@ mod tests {
     use super::*;
 
     fn catalog() -> Catalog {
-        Catalog::new(vec![RelayGame {
-            name: "golf".into(),
-            title: "Golf".into(),
-            description: "Nine holes.".into(),
-        }])
+        Catalog::new(None, vec![golf()])
+    }
+
+    fn golf() -> RelayGame {
+        RelayGame { name: "golf".into(), title: "Golf".into(), description: "Nine holes.".into() }
     }
 
     #[test]
     fn the_order_is_fixed() {
         let catalog = catalog();
         let names: Vec<_> = catalog.list().map(|info| info.name.as_str()).collect();
-        assert_eq!(names, ["tictactoe", "pairs", "arena", "relay", "golf"]);
-        assert_eq!(names.iter().filter(|name| is_built_in(name)).count(), 4);
+        assert_eq!(names, [&BUILT_IN[..], &["golf"]].concat());
         assert!(catalog.find("chess").is_none());
         assert_eq!(catalog.find("golf").unwrap().info().title, "Golf");
+    }
+
+    #[test]
+    fn what_is_not_offered_is_not_there() {
+        let catalog = Catalog::new(Some(&["relay".into(), "tictactoe".into()]), vec![golf()]);
+        let names: Vec<_> = catalog.list().map(|info| info.name.as_str()).collect();
+        assert_eq!(names, ["tictactoe", "relay", "golf"]);
+        assert!(catalog.find("pairs").is_none() && is_built_in("pairs"));
     }
 
     #[test]

@@ -18,7 +18,7 @@ mod relay;
 mod rng;
 mod tictactoe;
 
-pub use catalog::{Catalog, RelayGame, is_built_in};
+pub use catalog::{BUILT_IN, Catalog, RelayGame, is_built_in};
 pub use rng::Rng;
 
 use std::ops::RangeInclusive;
@@ -424,7 +424,7 @@ mod tests {
 
     #[test]
     fn players_are_taken_out_of_the_options_and_kept_within_bounds() {
-        let catalog = Catalog::new(Vec::new());
+        let catalog = Catalog::new(None, Vec::new());
         let pairs = catalog.find("pairs").unwrap().info();
         let set = setup(pairs, options(&json!({"players": 8, "pairs": 3})), 5).unwrap();
         assert_eq!((set.players, set.seed), (8, 5));
@@ -441,7 +441,7 @@ mod tests {
 
     #[test]
     fn a_refused_option_is_named_and_not_shown_at_length() {
-        let catalog = Catalog::new(Vec::new());
+        let catalog = Catalog::new(None, Vec::new());
         let pairs = catalog.find("pairs").unwrap();
         let refused = |json: Value| {
             let setup = setup(pairs.info(), options(&json), 0).unwrap();

@@ -31,7 +31,7 @@ fn wishes() -> impl Strategy<Value = Vec<Wish>> {
 }
 
 fn start(game: &str, options: &Value, seed: u64) -> Played {
-    let catalog = Catalog::new(Vec::new());
+    let catalog = Catalog::new(None, Vec::new());
     let game = catalog.find(game).unwrap();
     let Value::Object(options) = options.clone() else { panic!("{options}") };
     let setup = setup(game.info(), options, seed).unwrap();

@@ -131,7 +131,7 @@ mod tests {
     }
 
     fn core(game: &str, seats: u8, players: Vec<PlayerRecord>) -> Core {
-        let catalog = Catalog::new(Vec::new());
+        let catalog = Catalog::new(None, Vec::new());
         let game_type = catalog.find(game).unwrap();
         let mut options = Map::new();
         options.insert("players".into(), seats.into());

@@ -2,6 +2,12 @@
 //!
 //! The operator links nothing of the server; a test holds these lists against the README's table.
 
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// How long an access token lives where nothing else is set, in seconds.
+pub const ACCESS_TOKEN_SECONDS: u64 = 900;
+
 /// Settings that `spec.config` takes.
 pub const CONFIGURABLE: &[&str] = &[
     "GAMESERVER_ACCESS_TOKEN_SECONDS",
@@ -34,6 +40,7 @@ pub const CONFIGURABLE: &[&str] = &[
 pub const OWN: &[(&str, &str)] = &[
     ("GAMESERVER_ADMIN_LISTEN", "the operator sets it"),
     ("GAMESERVER_ADVERTISE", "it is the pod's own address"),
+    ("GAMESERVER_BUILTIN_GAMES", "use spec.games"),
     ("GAMESERVER_DATABASE_URL", "use spec.database"),
     ("GAMESERVER_DATA_DIR", "pods keep nothing in files"),
     ("GAMESERVER_GAMES_DIR", "use spec.games"),
@@ -45,6 +52,12 @@ pub const OWN: &[(&str, &str)] = &[
     ("GAMESERVER_TLS_CERT_FILE", "use spec.tlsSecretRef"),
     ("GAMESERVER_TLS_KEY_FILE", "use spec.tlsSecretRef"),
 ];
+
+/// How long an access token lives.
+pub fn access_token_life(config: &BTreeMap<String, String>) -> Duration {
+    let set = config.get("GAMESERVER_ACCESS_TOKEN_SECONDS").and_then(|set| set.parse().ok());
+    Duration::from_secs(set.unwrap_or(ACCESS_TOKEN_SECONDS))
+}
 
 /// Why `spec.config` can't have this name.
 pub fn problem(name: &str) -> Option<String> {

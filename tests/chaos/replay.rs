@@ -58,7 +58,7 @@ impl Stored {
     }
 
     fn played(&self, seq: u64) -> Box<dyn Game> {
-        let catalog = Catalog::new(Vec::new());
+        let catalog = Catalog::new(None, Vec::new());
         let rules = catalog.find(&self.game).unwrap();
         let options = serde_json::from_str(&self.options).unwrap();
         let setup = setup(rules.info(), options, self.seed).unwrap();

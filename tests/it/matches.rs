@@ -49,6 +49,19 @@ fn relay_games_can_have_names_of_their_own() {
 }
 
 #[test]
+fn built_in_games_that_are_not_named_are_not_offered() {
+    let server = Server::with(&[("BUILTIN_GAMES", "relay,tictactoe")]);
+    let games = server.call("GET", "/v1/games").send().expect(200);
+    let items = games["items"].as_array().unwrap();
+    let names: Vec<&str> = items.iter().map(|game| game["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["tictactoe", "relay"]);
+    let user = server.guest();
+    let refused = server.post(&user, "/v1/matches", &json!({"game": "pairs"}));
+    refused.problem(422);
+    server.seated(&json!({"game": "relay"}), &[&user]);
+}
+
+#[test]
 fn a_new_match_is_as_the_contract_says() {
     let server = shared();
     let user = server.guest();
