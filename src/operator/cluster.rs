@@ -1,6 +1,7 @@
 //! Reads and writes objects: server-side apply under one name, and only where something differs.
 
 use std::collections::{BTreeSet, HashMap};
+use std::hash::{BuildHasher as _, RandomState};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -13,12 +14,16 @@ use kube::core::GroupVersionKind;
 use kube::{Client, ResourceExt as _};
 use serde_json::{Value, json};
 use thiserror::Error;
+use tokio::time::timeout;
 
 use super::crd::Gameserver;
 use super::desired::{Desired, MANAGER, digest};
 
 /// Says what was applied, so that a field that is wanted no more is noticed.
 const APPLIED: &str = "gameserver.com/applied";
+
+/// How long the API server may take: half of what it gives itself.
+pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// What a Gameserver owns, or refers to (ConfigMaps): kind, group, version, plural.
 pub const KINDS: &[(&str, &str, &str, &str)] = &[
@@ -47,6 +52,12 @@ pub enum ClusterError {
         /// Why not.
         error: Box<kube::Error>,
     },
+    /// The API server was silent.
+    #[error("{what}: no answer within {} s", REQUEST_TIMEOUT.as_secs())]
+    Silent {
+        /// What was being done.
+        what: String,
+    },
     /// Somebody else's object has the name.
     #[error(
         "{kind} {name} is there already and belongs to somebody else: delete it, or name the Gameserver otherwise"
@@ -73,8 +84,16 @@ impl ClusterError {
                 kube::Error::Api(status) => Some(status),
                 _ => None,
             },
-            Self::NotOurs { .. } => None,
+            Self::Silent { .. } | Self::NotOurs { .. } => None,
         }
+    }
+
+    /// Whether the very object is not there.
+    fn is_missing(&self) -> bool {
+        self.status().is_some_and(|status| {
+            let named = status.details.as_ref().is_some_and(|details| !details.name.is_empty());
+            status.code == 404 && named
+        })
     }
 
     /// The HTTP status, if there was an answer.
@@ -133,9 +152,10 @@ impl ClusterError {
 pub struct Cluster {
     /// The way to the API server.
     pub client: Client,
-    /// Resource versions of own writes, by which their echoes are known. One entry for each object
-    /// that is owned; those of deleted ones go.
-    written: Mutex<HashMap<(&'static str, String, String), String>>,
+    /// Resource versions of own writes, by which their echoes are known: hashes of both, since there
+    /// is one entry for each object that is owned. Those of deleted ones go.
+    written: Mutex<HashMap<u64, u64>>,
+    hasher: RandomState,
     /// Kinds that are not served.
     unserved: Mutex<BTreeSet<&'static str>>,
     /// Requests that write.
@@ -159,6 +179,7 @@ impl Cluster {
         Self {
             client,
             written: Mutex::default(),
+            hasher: RandomState::new(),
             unserved: Mutex::default(),
             writes: AtomicU64::new(0),
         }
@@ -264,9 +285,9 @@ impl Cluster {
     ) -> Result<DynamicObject, ClusterError> {
         self.writes.fetch_add(1, Ordering::Relaxed);
         let parameters = PatchParams::apply(MANAGER).force();
-        let patched =
-            self.api(namespace, kind).patch(name, &parameters, &Patch::Apply(object)).await;
-        let live = patched.map_err(|error| failed("apply", kind, name, error))?;
+        let api = self.api(namespace, kind);
+        let patch = Patch::Apply(object);
+        let live = answer(("apply", kind, name), api.patch(name, &parameters, &patch)).await?;
         self.remember(kind, &live.metadata);
         Ok(live)
     }
@@ -283,9 +304,9 @@ impl Cluster {
         let mut change = change;
         change["metadata"]["uid"] = json!(of.uid);
         let parameters = PatchParams { field_manager: Some(MANAGER.into()), ..Default::default() };
-        let patched =
-            self.api(namespace, kind).patch(name, &parameters, &Patch::Merge(&change)).await;
-        let live = patched.map_err(|error| failed("patch", kind, name, error))?;
+        let api = self.api(namespace, kind);
+        let patch = Patch::Merge(&change);
+        let live = answer(("patch", kind, name), api.patch(name, &parameters, &patch)).await?;
         self.remember(kind, &live.metadata);
         Ok(live)
     }
@@ -297,15 +318,10 @@ impl Cluster {
         kind: &'static str,
         name: &str,
     ) -> Result<Option<DynamicObject>, ClusterError> {
-        match self.api(namespace, kind).get(name).await {
+        match answer(("get", kind, name), self.api(namespace, kind).get(name)).await {
             Ok(live) => Ok(Some(live)),
-            Err(kube::Error::Api(status))
-                if status.code == 404
-                    && status.details.as_ref().is_some_and(|details| !details.name.is_empty()) =>
-            {
-                Ok(None)
-            }
-            Err(error) => Err(failed("get", kind, name, error)),
+            Err(error) if error.is_missing() => Ok(None),
+            Err(error) => Err(error),
         }
     }
 
@@ -316,8 +332,8 @@ impl Cluster {
         kind: &'static str,
         labels: &str,
     ) -> Result<Vec<DynamicObject>, ClusterError> {
-        let listed = self.api(namespace, kind).list(&ListParams::default().labels(labels)).await;
-        Ok(listed.map_err(|error| failed("list", kind, labels, error))?.items)
+        let (api, labelled) = (self.api(namespace, kind), ListParams::default().labels(labels));
+        Ok(answer(("list", kind, labels), api.list(&labelled)).await?.items)
     }
 
     /// Deletes the very object that was seen; one that is gone already is no error.
@@ -334,29 +350,33 @@ impl Cluster {
             preconditions: Some(Preconditions { uid: seen.uid.clone(), resource_version: None }),
             ..DeleteParams::default()
         };
-        match self.api(namespace, kind).delete(name, &parameters).await {
-            Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
-            Err(error) => Err(failed("delete", kind, name, error)),
-            Ok(_) => Ok(()),
+        let api = self.api(namespace, kind);
+        match answer(("delete", kind, name), api.delete(name, &parameters)).await {
+            Err(error) if error.code() != Some(404) => Err(error),
+            _ => Ok(()),
         }
     }
 
     /// Whether this state of an object is one's own writing, of which one knows.
     pub fn is_echo(&self, kind: &'static str, seen: &ObjectMeta) -> bool {
         let written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
-        seen.resource_version.is_some()
-            && written.get(&key(kind, seen)) == seen.resource_version.as_ref()
+        let version = seen.resource_version.as_ref().map(|version| self.hasher.hash_one(version));
+        version.is_some() && written.get(&self.key(kind, seen)).copied() == version
     }
 
     /// Of an object that is gone.
     pub fn forget(&self, kind: &'static str, seen: &ObjectMeta) {
-        self.written.lock().unwrap_or_else(PoisonError::into_inner).remove(&key(kind, seen));
+        self.written.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.key(kind, seen));
     }
 
     fn remember(&self, kind: &'static str, live: &ObjectMeta) {
-        let Some(version) = live.resource_version.clone() else { return };
+        let Some(version) = &live.resource_version else { return };
         let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
-        written.insert(key(kind, live), version);
+        written.insert(self.key(kind, live), self.hasher.hash_one(version));
+    }
+
+    fn key(&self, kind: &'static str, of: &ObjectMeta) -> u64 {
+        self.hasher.hash_one((kind, place(of)))
     }
 
     fn api(&self, namespace: &str, kind: &'static str) -> Api<DynamicObject> {
@@ -364,17 +384,22 @@ impl Cluster {
     }
 }
 
-fn failed(verb: &str, kind: &str, name: &str, error: kube::Error) -> ClusterError {
-    ClusterError::Api { what: format!("{verb} {kind} {name}"), error: Box::new(error) }
+/// What the API server answers, if it does in time. The first are the verb, the kind and the name.
+pub async fn answer<T>(
+    what: (&str, &str, &str),
+    request: impl Future<Output = Result<T, kube::Error>>,
+) -> Result<T, ClusterError> {
+    let what = || format!("{} {} {}", what.0, what.1, what.2);
+    match timeout(REQUEST_TIMEOUT, request).await {
+        Ok(answer) => {
+            answer.map_err(|error| ClusterError::Api { what: what(), error: error.into() })
+        }
+        Err(_) => Err(ClusterError::Silent { what: what() }),
+    }
 }
 
 fn place(of: &ObjectMeta) -> (&str, &str) {
     (of.namespace.as_deref().unwrap_or_default(), of.name.as_deref().unwrap_or_default())
-}
-
-fn key(kind: &'static str, of: &ObjectMeta) -> (&'static str, String, String) {
-    let (namespace, name) = place(of);
-    (kind, namespace.to_owned(), name.to_owned())
 }
 
 /// How the API addresses a kind of [`KINDS`].
@@ -460,7 +485,8 @@ mod tests {
     fn error(code: u16, message: &str, details: &Value) -> ClusterError {
         let status = json!({ "code": code, "message": message, "details": details });
         let status: kube::core::Status = serde_json::from_value(status).unwrap();
-        failed("apply", "Service", "play", kube::Error::Api(Box::new(status)))
+        let (what, error) = ("apply Service play".into(), kube::Error::Api(Box::new(status)));
+        ClusterError::Api { what, error: Box::new(error) }
     }
 
     #[test]
@@ -478,6 +504,9 @@ mod tests {
         assert_eq!(error(409, "another was quicker", &Value::Null).reason(), "Conflict");
         assert_eq!(error(422, "no such type", &Value::Null).reason(), "Refused");
         assert_eq!(error(504, "timeout", &Value::Null).reason(), "ApiUnavailable");
+        let silent = ClusterError::Silent { what: "apply Service play".into() };
+        let advice = "apply Service play: no answer within 30 s; it is tried again";
+        assert_eq!((silent.reason(), silent.advice().as_str()), ("ApiUnavailable", advice));
     }
 
     #[test]

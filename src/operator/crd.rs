@@ -58,7 +58,8 @@ pub struct GameserverSpec {
     #[serde(default = "defaults::replicas")]
     #[schemars(range(min = 0, max = 1000))]
     pub replicas: i32,
-    /// Games beside the built-in ones.
+    /// Games. Those named with nothing else are built-in, and the only ones of these that are offered;
+    /// if none is named, all are.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
@@ -156,6 +157,14 @@ pub struct Wasm {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(regex(pattern = "^[0-9a-f]{64}$"))]
     pub sha256: Option<String>,
+}
+
+impl Wasm {
+    /// The directory of the image that it is in; `None`: it is in a ConfigMap.
+    pub fn directory(&self) -> Option<&str> {
+        let (directory, _) = self.file.as_ref()?.rsplit_once('/')?;
+        Some(if directory.is_empty() { "/" } else { directory })
+    }
 }
 
 /// An object of the same namespace.
@@ -405,7 +414,11 @@ pub struct Backup {
     /// When, as cron writes it.
     #[schemars(length(min = 1, max = 100))]
     pub schedule: String,
-    /// The PersistentVolumeClaim that takes them.
+    /// How many of the newest stay.
+    #[serde(default = "defaults::keep")]
+    #[schemars(range(min = 1, max = 1000))]
+    pub keep: i32,
+    /// The PersistentVolumeClaim that takes them, as `NAME-TIME.backup`.
     #[schemars(length(min = 1, max = 253))]
     pub volume_claim: String,
 }
@@ -501,6 +514,10 @@ mod defaults {
     pub fn stabilization_seconds() -> i32 {
         300
     }
+    /// A week of daily ones.
+    pub fn keep() -> i32 {
+        7
+    }
     pub fn max_surge() -> i32 {
         1
     }
@@ -558,12 +575,17 @@ impl Gameserver {
             autoscaling.is_none_or(|scale| scale.players_per_replica > 0),
             "spec.autoscaling.playersPerReplica is not more than 0",
         );
-        for game in spec.games.iter().filter_map(|game| game.wasm.as_ref()) {
+        let plugins: Vec<&Wasm> = spec.games.iter().filter_map(|game| game.wasm.as_ref()).collect();
+        for plugin in &plugins {
             must(
-                game.config_map_key_ref.is_some() != game.file.is_some(),
+                plugin.config_map_key_ref.is_some() != plugin.file.is_some(),
                 "spec.games[].wasm is either configMapKeyRef or file",
             );
         }
+        must(
+            plugins.windows(2).all(|pair| pair[0].directory() == pair[1].directory()),
+            "spec.games[].wasm: plugins are all of ConfigMaps, or all files of one directory",
+        );
         found.extend(spec.config.keys().filter_map(|name| settings::problem(name)));
         found
     }

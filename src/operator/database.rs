@@ -2,17 +2,19 @@
 
 use std::time::Duration;
 
+use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::{Pod as ApiPod, PodStatus, Secret};
 use k8s_openapi::jiff::Timestamp;
 use kube::api::DynamicObject;
 use serde_json::Value;
 
-use super::cluster::{Applied, Cluster, ClusterError};
+use super::cluster::{Cluster, ClusterError};
 use super::crd::Gameserver;
 use super::desired::{self, Desired, Keyed, Names, PASSWORD_KEY, PEM_KEY, Seen, URL_KEY};
-use super::keys::{new_key_pem, new_password};
+use super::keys::new_password;
 use super::pods;
 use super::reconcile::key_of;
+use super::rotation::Kept;
 use super::status::Why;
 
 /// After which a Job that failed is made again.
@@ -46,13 +48,22 @@ enum Job {
     Failed(String),
 }
 
-/// What objects depend on: secrets, made if they are to be, and plugins. With it what is wrong.
-pub async fn observe(
-    cluster: &Cluster,
-    object: &Gameserver,
-) -> Result<(Seen, Option<Why>), ClusterError> {
+/// What objects depend on.
+#[derive(Debug, Default)]
+pub struct Observed {
+    /// Secrets and plugins.
+    pub seen: Seen,
+    /// The keys that the operator made, if it did.
+    pub keys: Option<Kept>,
+    /// What is missing, or wrong.
+    pub trouble: Option<Why>,
+}
+
+/// Looks for what objects depend on; secrets are made if they are to be.
+pub async fn observe(cluster: &Cluster, object: &Gameserver) -> Result<Observed, ClusterError> {
     let (namespace, name) = key_of(&object.metadata);
-    let (mut seen, mut trouble, names) = (Seen::default(), None, Names(&name));
+    let Observed { mut seen, mut keys, mut trouble } = Observed::default();
+    let names = Names(&name);
     let (url_in, url_key) = match &object.spec.database.external {
         Some(external) => (external.secret_ref.name.clone(), external.secret_ref.key.clone()),
         None => (names.database(), URL_KEY.to_owned()),
@@ -66,9 +77,16 @@ pub async fn observe(
         let ip = service.as_ref().and_then(|live| live.data["spec"]["clusterIP"].as_str());
         seen.database_ip = ip.map(str::to_owned);
     }
-    match keys(cluster, object).await? {
-        Ok(keys) => seen.keys = Some(keys),
-        Err(why) => trouble = Some(why),
+    if object.spec.auth.keys_secret_ref.is_some() {
+        match given_keys(cluster, object).await? {
+            Ok(given) => seen.keys = Some(given),
+            Err(why) => trouble = Some(why),
+        }
+    } else {
+        let kept = own_keys(cluster, object).await?;
+        let digest = desired::digest_bytes(kept.pem.as_bytes());
+        seen.keys = Some(Keyed { name: names.keys(), key: PEM_KEY.to_owned(), digest });
+        keys = Some(kept);
     }
     for game in &object.spec.games {
         let Some(wasm) = &game.wasm else { continue };
@@ -80,7 +98,7 @@ pub async fn observe(
             Err(why) => trouble = Some(why),
         }
     }
-    Ok((seen, trouble))
+    Ok(Observed { seen, keys, trouble })
 }
 
 /// Restores and migrates, each before what needs it. `server` is the managed database, `unready` what
@@ -194,28 +212,28 @@ fn last_words(pods: Vec<PodStatus>) -> Option<String> {
     said.lines().rfind(|line| !line.trim().is_empty()).map(str::to_owned)
 }
 
-async fn keys(cluster: &Cluster, object: &Gameserver) -> Result<Result<Keyed, Why>, ClusterError> {
+async fn given_keys(
+    cluster: &Cluster,
+    object: &Gameserver,
+) -> Result<Result<Keyed, Why>, ClusterError> {
+    let given = object.spec.auth.keys_secret_ref.clone().unwrap_or_default();
+    let secret = secret(cluster, &key_of(&object.metadata).0, &given.name).await?;
+    Ok(keyed(secret.as_ref(), &given.name, &given.key).ok_or_else(|| {
+        let (name, key) = (&given.name, &given.key);
+        Why::new("KeysMissing", format!("make Secret {name} with key {key}: keys as PEM"))
+    }))
+}
+
+/// The keys that the operator made, now or earlier.
+async fn own_keys(cluster: &Cluster, object: &Gameserver) -> Result<Kept, ClusterError> {
     let (namespace, name) = key_of(&object.metadata);
-    if let Some(given) = &object.spec.auth.keys_secret_ref {
-        let secret = secret(cluster, &namespace, &given.name).await?;
-        return Ok(keyed(secret.as_ref(), &given.name, &given.key).ok_or_else(|| {
-            let (name, key) = (&given.name, &given.key);
-            Why::new("KeysMissing", format!("make Secret {name} with key {key}: keys as PEM"))
-        }));
+    let kept = secret(cluster, &namespace, &Names(&name).keys()).await?;
+    if let Some(kept) = kept.as_ref().and_then(Kept::of) {
+        return Ok(kept);
     }
-    let own = Names(&name).keys();
-    let kept = secret(cluster, &namespace, &own).await?;
-    if let Some(keys) = keyed(kept.as_ref(), &own, PEM_KEY) {
-        return Ok(Ok(keys));
-    }
-    let pem = new_key_pem();
-    let made = Desired::Present(desired::keys_secret(object, &pem));
-    let made = match cluster.apply(object, &made).await? {
-        Applied::Live(live) => live.try_parse::<Secret>().ok(),
-        Applied::Absent | Applied::Unserved(_) => None,
-    };
-    let lost = || Why::new("KeysMissing", format!("Secret {own} could not be made"));
-    Ok(keyed(made.as_ref(), &own, PEM_KEY).ok_or_else(lost))
+    let first = Kept::first(object);
+    cluster.apply(object, &Desired::Present(desired::keys_secret(object, &first))).await?;
+    Ok(first)
 }
 
 async fn plugin(
@@ -231,10 +249,12 @@ async fn plugin(
     let Some(live) = cluster.find(namespace, "ConfigMap", &at.name).await? else {
         return Ok(Err(missing()));
     };
-    let code =
-        serde_json::from_value::<k8s_openapi::ByteString>(live.data["binaryData"][&at.key].clone());
-    let Ok(code) = code else { return Ok(Err(missing())) };
-    let digest = desired::hex(&code.0);
+    // kubectl puts a file that happens to be UTF-8 among the texts.
+    let text = live.data["data"][&at.key].as_str().map(|text| text.as_bytes().to_vec());
+    let bytes = || serde_json::from_value(live.data["binaryData"][&at.key].clone());
+    let code = text.or_else(|| bytes().ok().map(|ByteString(bytes)| bytes));
+    let Some(code) = code else { return Ok(Err(missing())) };
+    let digest = desired::hex(&code);
     if wasm.sha256.as_ref().is_some_and(|wanted| *wanted != digest) {
         let message = format!("ConfigMap {} key {}: SHA-256 is {digest}", at.name, at.key);
         return Ok(Err(Why::new("PluginDiffers", message)));

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
 use super::crd::{Backup, DeletionPolicy, Gameserver, GameserverSpec, ManagedDatabase};
+use super::rotation::Kept;
 
 /// Who writes objects: server-side apply's field manager, and the label `managed-by`.
 pub const MANAGER: &str = "gameserver-operator";
@@ -391,6 +392,11 @@ fn game_env(spec: &GameserverSpec, url: &Keyed, keys: &Keyed) -> Vec<Value> {
             Some(json!({ "name": game.name, "title": title, "description": description }))
         })
         .collect();
+    let built_in = spec.games.iter().filter(|game| game.title.is_none() && game.wasm.is_none());
+    let built_in: Vec<&str> = built_in.map(|game| game.name.as_str()).collect();
+    if !built_in.is_empty() {
+        env.push(plain("GAMESERVER_BUILTIN_GAMES", &built_in.join(",")));
+    }
     if !relays.is_empty() {
         env.push(plain("GAMESERVER_RELAY_GAMES", &escaped(&json!(relays).to_string())));
     }
@@ -419,10 +425,8 @@ fn from_secret(name: &str, secret: &Keyed) -> Value {
 
 /// The directory that the server finds plugins in: that of the image's files, or of ConfigMaps.
 fn games_dir(spec: &GameserverSpec) -> Option<&str> {
-    let mut plugins = spec.games.iter().filter_map(|game| game.wasm.as_ref());
-    let first = plugins.next()?;
-    let file = first.file.as_deref();
-    Some(file.map_or(GAMES_DIR, |file| file.rsplit_once('/').map_or("/", |(dir, _)| dir)))
+    let first = spec.games.iter().find_map(|game| game.wasm.as_ref())?;
+    Some(first.directory().unwrap_or(GAMES_DIR))
 }
 
 fn plugin_volume(spec: &GameserverSpec) -> Option<Value> {
@@ -516,16 +520,13 @@ fn job_spec(object: &Gameserver, component: &str, container: Value, claim: Optio
     json!({ "backoffLimit": JOB_BACKOFF_LIMIT, "template": template })
 }
 
-/// Files are named for the pods that write them: there is no shell to ask for the time.
+/// The server names files for the time, and removes old ones: there is no shell to do it.
 fn backups(object: &Gameserver, backup: &Backup, url: &Keyed) -> Value {
     let own_name = Names(name(object)).backup();
     let container = json!({
         "name": "backup",
-        "args": ["backup", format!("{BACKUP_DIR}/$(POD_NAME).backup")],
-        "env": [
-            { "name": "POD_NAME", "valueFrom": { "fieldRef": { "apiVersion": "v1", "fieldPath": "metadata.name" } } },
-            database_env(url),
-        ],
+        "args": ["backup", format!("{BACKUP_DIR}/{}", name(object)), "--keep", backup.keep.to_string()],
+        "env": [database_env(url)],
         "volumeMounts": [{ "name": "backup", "mountPath": BACKUP_DIR }],
     });
     json!({
@@ -652,14 +653,19 @@ fn database(object: &Gameserver, managed: &ManagedDatabase) -> Value {
     })
 }
 
-/// The Secret with new keys.
-pub fn keys_secret(object: &Gameserver, pem: &str) -> Value {
+/// The Secret with keys of the operator's making.
+pub fn keys_secret(object: &Gameserver, kept: &Kept) -> Value {
+    let mut metadata = metadata(object, &Names(name(object)).keys(), GAME);
+    metadata["annotations"] = json!(kept.annotations());
+    if let Some(version) = &kept.resource_version {
+        metadata["resourceVersion"] = json!(version);
+    }
     json!({
         "apiVersion": "v1",
         "kind": "Secret",
-        "metadata": metadata(object, &Names(name(object)).keys(), GAME),
+        "metadata": metadata,
         "type": "Opaque",
-        "data": { PEM_KEY: ByteString(pem.as_bytes().to_vec()) },
+        "data": { PEM_KEY: ByteString(kept.pem.clone().into_bytes()) },
     })
 }
 

@@ -1,10 +1,10 @@
 //! The operator's own face: `/healthz`, `/readyz`, `/metrics`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::convert::Infallible;
 use std::fmt::Write as _;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use http_body_util::Full;
@@ -18,6 +18,7 @@ use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 
 use super::crd::Gameserver;
+use super::pods::Key;
 use super::reconcile::Operator;
 
 /// Upper ends of the histogram of durations, in seconds.
@@ -37,7 +38,9 @@ pub struct Metrics {
     microseconds: AtomicU64,
     buckets: [AtomicU64; BUCKETS.len()],
     /// Changes that asked for a reconcile.
-    pub triggers: AtomicU64,
+    triggers: AtomicU64,
+    /// Gameservers that asked and have not got theirs yet.
+    queue: Mutex<HashSet<Key>>,
     /// Whether this replica leads.
     pub leads: AtomicBool,
     /// Whether the API server has answered.
@@ -48,8 +51,19 @@ pub struct Metrics {
 pub struct Timed<'a>(&'a Metrics, Instant);
 
 impl Metrics {
-    /// Starts the clock.
-    pub fn begin(&self) -> Timed<'_> {
+    /// Counts one that wants a reconcile.
+    pub fn ask(&self, key: Key) {
+        self.triggers.fetch_add(1, Ordering::Relaxed);
+        self.queue().insert(key);
+    }
+
+    fn queue(&self) -> std::sync::MutexGuard<'_, HashSet<Key>> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Starts the clock of its reconcile.
+    pub fn begin(&self, key: &Key) -> Timed<'_> {
+        self.queue().remove(key);
         self.running.fetch_add(1, Ordering::Relaxed);
         Timed(self, Instant::now())
     }
@@ -60,11 +74,13 @@ impl Metrics {
             format!("# HELP {name} {help}\n# TYPE {name} {kind}\n")
         };
         let load = |figure: &AtomicU64| figure.load(Ordering::Relaxed);
-        let plain: [(&str, &str, &str, u64); 6] = [
+        let waiting = u64::try_from(self.queue().len()).unwrap_or(u64::MAX);
+        let plain: [(&str, &str, &str, u64); 7] = [
             ("reconciles_total", "counter", "Reconciles that ended.", load(&self.reconciles)),
             ("reconcile_errors_total", "counter", "Those that failed.", load(&self.errors)),
             ("reconciles_running", "gauge", "Reconciles that run.", load(&self.running)),
             ("triggers_total", "counter", "Changes that asked for one.", load(&self.triggers)),
+            ("queue_length", "gauge", "Gameservers that wait for one.", waiting),
             ("api_writes_total", "counter", "Requests that write.", writes),
             (
                 "leader",

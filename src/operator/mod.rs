@@ -8,12 +8,14 @@
 //! | [`settings`] | which settings of the server it takes |
 //! | [`desired`] | pure: what there has to be for an object |
 //! | [`rollout`] | pure: which pods to make, drain, remove |
+//! | [`rotation`] | pure: which key signs next |
 //! | [`autoscale`] | pure: how many pods for so many players |
 //! | [`status`] | pure: what is said of an object |
 //! | [`cluster`] | reads and writes objects, where something differs |
 //! | [`pods`] | what is known of pods |
 //! | [`database`] | secrets, restore, migration: before the pods |
 //! | [`reconcile`] | one object, from top to bottom |
+//! | [`throttle`] | waits as long as the API server asks |
 //! | [`leader`] | one replica works |
 //! | [`metrics`] | health and figures |
 //!
@@ -30,8 +32,10 @@ pub mod metrics;
 pub mod pods;
 pub mod reconcile;
 pub mod rollout;
+pub mod rotation;
 pub mod settings;
 pub mod status;
+pub mod throttle;
 
 use std::collections::{HashMap, HashSet};
 use std::io;
@@ -48,7 +52,7 @@ use kube::runtime::controller::{self, Controller};
 use kube::runtime::reflector::{self, ObjectRef};
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::runtime::{WatchStreamExt as _, predicates};
-use kube::{Client, Resource as _, ResourceExt as _};
+use kube::{Resource as _, ResourceExt as _};
 use thiserror::Error;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -61,6 +65,7 @@ use desired::{COMPONENT_LABEL, GAME, INSTANCE_LABEL, MANAGED_BY_LABEL, MANAGER};
 use metrics::Face;
 use pods::{Key, SCRAPE_INTERVAL};
 use reconcile::Operator;
+use throttle::Throttle;
 
 /// Reconciles at a time.
 const RECONCILES_MAX: u16 = 16;
@@ -72,6 +77,9 @@ const TRIGGERS_MAX: usize = 1024;
 const PAGE_SIZE: u32 = 100;
 /// How often figures alone bring about a reconcile, at most.
 const NEWS_INTERVAL: Duration = Duration::from_secs(30);
+
+/// The whole object once more, as `kubectl apply` writes it down: it need not be in memory twice.
+const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 
 /// How to run.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -104,8 +112,9 @@ pub async fn run(options: Options) -> Result<(), RunError> {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let config = kube::Config::infer().await.map_err(|error| no_cluster(&error))?;
     let home = config.default_namespace.clone();
-    let client = Client::try_from(config).map_err(|error| no_cluster(&error))?;
-    let operator = Arc::new(Operator::new(client.clone()));
+    let throttle = Throttle::default();
+    let client = throttle.client(config).map_err(|error| no_cluster(&error))?;
+    let operator = Arc::new(Operator::new(client.clone(), throttle));
     let face =
         Arc::new(Face { operator: Arc::clone(&operator), store: std::sync::OnceLock::new() });
     let taken = |error| RunError::Io(format!("--listen {}", options.listen), error);
@@ -179,11 +188,15 @@ async fn work(operator: Arc<Operator>, face: &Face, namespace: Option<&str>) {
         watches.push(Box::pin(watch_owned(&operator, kind, namespace, triggers.clone())));
     }
     let (reader, writer) = reflector::store();
+    let asking = Arc::clone(&operator);
     // An error: an earlier term of this process as leader, which there is none of.
     let _ = face.store.set(reader.clone());
     let changed = watcher(objects, watcher::Config::default().page_size(PAGE_SIZE))
         .default_backoff()
-        .modify(|object| object.managed_fields_mut().clear())
+        .modify(|object| {
+            object.managed_fields_mut().clear();
+            object.annotations_mut().remove(LAST_APPLIED);
+        })
         .reflect(writer)
         .touched_objects()
         .predicate_filter(
@@ -193,7 +206,12 @@ async fn work(operator: Arc<Operator>, face: &Face, namespace: Option<&str>) {
                 predicates::annotations,
             ),
             kube::runtime::PredicateConfig::default(),
-        );
+        )
+        .inspect(move |changed| {
+            if let Ok(object) = changed {
+                asking.metrics.ask(reconcile::key_of(object.meta()));
+            }
+        });
     let asked = futures_util::stream::poll_fn(move |context| triggered.poll_recv(context));
     let controlling = async {
         // What is not known of pods would be made twice.
@@ -313,8 +331,8 @@ async fn ask_pods(operator: &Operator, triggers: Triggers) {
         for key in due {
             news.remove(&key);
             let object = ObjectRef::new(&key.1).within(&key.0);
-            told.insert(key, Instant::now());
-            operator.metrics.triggers.fetch_add(1, Ordering::Relaxed);
+            told.insert(key.clone(), Instant::now());
+            operator.metrics.ask(key);
             // An error: the controller has ended, and so does this.
             let _ = triggers.send(object).await;
         }
@@ -327,8 +345,9 @@ async fn trigger(operator: &Operator, triggers: &Triggers, meta: &ObjectMeta) {
     let owner = owners.filter(|owner| owner.kind == "Gameserver").map(|owner| &owner.name).next();
     let labels = meta.labels.as_ref();
     let Some(name) = owner.or_else(|| labels?.get(INSTANCE_LABEL)) else { return };
-    let object = ObjectRef::new(name).within(meta.namespace.as_deref().unwrap_or_default());
-    operator.metrics.triggers.fetch_add(1, Ordering::Relaxed);
+    let namespace = meta.namespace.clone().unwrap_or_default();
+    let object = ObjectRef::new(name).within(&namespace);
+    operator.metrics.ask((namespace, name.clone()));
     // An error: the controller has ended, and so does this.
     let _ = triggers.send(object).await;
 }

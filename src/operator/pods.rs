@@ -57,7 +57,7 @@ pub struct Pods(Mutex<HashMap<Key, BTreeMap<String, Known>>>);
 
 #[derive(Clone, Debug)]
 struct Known {
-    meta: ObjectMeta,
+    uid: Option<String>,
     version: u64,
     pod: Pod,
     ip: Option<IpAddr>,
@@ -112,7 +112,7 @@ impl Pods {
         let mut all = self.lock();
         if let Some(pods) = all.get_mut(&key) {
             // Another pod may have its name by now.
-            if pods.get(&known.pod.name).is_some_and(|kept| kept.meta.uid == known.meta.uid) {
+            if pods.get(&known.pod.name).is_some_and(|kept| kept.uid == known.uid) {
                 pods.remove(&known.pod.name);
             }
             if pods.is_empty() {
@@ -125,7 +125,7 @@ impl Pods {
     pub fn retain(&self, uids: &HashSet<String>) {
         let mut all = self.lock();
         for pods in all.values_mut() {
-            pods.retain(|_, known| known.meta.uid.as_ref().is_some_and(|uid| uids.contains(uid)));
+            pods.retain(|_, known| known.uid.as_ref().is_some_and(|uid| uids.contains(uid)));
         }
         all.retain(|_, pods| !pods.is_empty());
     }
@@ -148,7 +148,12 @@ impl Pods {
 
     /// What identifies a pod.
     pub fn meta(&self, key: &Key, name: &str) -> Option<ObjectMeta> {
-        self.lock().get(key)?.get(name).map(|known| known.meta.clone())
+        self.lock().get(key)?.get(name).map(|known| ObjectMeta {
+            name: Some(name.to_owned()),
+            namespace: Some(key.0.clone()),
+            uid: known.uid.clone(),
+            ..ObjectMeta::default()
+        })
     }
 
     /// Why pods say that they are not ready, if all that answer say so.
@@ -294,15 +299,9 @@ fn known(seen: &ApiPod) -> Option<(Key, Known)> {
         ended: ["Failed", "Succeeded"].contains(&phase),
         load: None,
     };
-    let meta = ObjectMeta {
-        name: meta.name.clone(),
-        namespace: meta.namespace.clone(),
-        uid: meta.uid.clone(),
-        ..ObjectMeta::default()
-    };
     let version = seen.resource_version().and_then(|version| version.parse().ok()).unwrap_or(0);
     let ip = status.and_then(|status| status.pod_ip.as_ref()).and_then(|ip| ip.parse().ok());
-    Some((key, Known { meta, version, pod, ip, unready: None }))
+    Some((key, Known { uid: meta.uid.clone(), version, pod, ip, unready: None }))
 }
 
 fn has_condition(status: Option<&PodStatus>, name: &str) -> bool {

@@ -14,15 +14,17 @@ use kube::{Client, Resource as _, ResourceExt as _};
 use serde_json::{Value, json};
 
 use super::autoscale::{self, History};
-use super::cluster::{Applied, Cluster, ClusterError};
+use super::cluster::{Applied, Cluster, ClusterError, REQUEST_TIMEOUT, answer};
 use super::crd::{Gameserver, GameserverSpec, GameserverStatus};
-use super::database::{self, Database};
+use super::database::{self, Database, Observed};
 use super::desired::{self, Desired, MANAGER, Names, Seen};
 use super::keys::jitter;
 use super::metrics::Metrics;
 use super::pods::{DRAINING_ANNOTATION, Key, Pods};
 use super::rollout::{self, Plan, Pod, Step};
+use super::rotation::{self, Kept};
 use super::status::{self, Report, Why};
+use super::throttle::Throttle;
 
 /// Holds a Gameserver that is deleted until its pods have drained: the database goes after them.
 const FINALIZER: &str = "gameserver.com/drain";
@@ -48,6 +50,7 @@ pub struct Operator {
     pub pods: Pods,
     /// Counted for `/metrics`.
     pub metrics: Metrics,
+    throttle: Throttle,
     recorder: Recorder,
     /// What is remembered of each object from one reconcile to the next; goes with the object.
     memory: Mutex<HashMap<Key, Memory>>,
@@ -64,6 +67,7 @@ struct Memory {
 /// What there is beside the pods.
 struct Surroundings {
     seen: Seen,
+    keys: Option<Kept>,
     database: Database,
     endpoint: Option<String>,
     last_backup: Option<String>,
@@ -78,9 +82,10 @@ pub fn key_of(meta: &ObjectMeta) -> Key {
 }
 
 impl Operator {
-    /// Through this client.
-    pub fn new(client: Client) -> Self {
+    /// Through this client, whose answers `throttle` looks at.
+    pub fn new(client: Client, throttle: Throttle) -> Self {
         Self {
+            throttle,
             recorder: Recorder::new(client.clone(), MANAGER.into()),
             cluster: Cluster::new(client),
             pods: Pods::default(),
@@ -94,14 +99,20 @@ impl Operator {
         guard: Arc<DeserializeGuard<Gameserver>>,
         operator: Arc<Self>,
     ) -> Result<Action, ClusterError> {
-        let timed = operator.metrics.begin();
+        let asked = operator.throttle.left();
+        if !asked.is_zero() {
+            // Whatever has changed meanwhile.
+            return Ok(Action::requeue(asked + RETRY_MIN.mul_f64(jitter())));
+        }
+        let key = key_of(guard.meta());
+        let timed = operator.metrics.begin(&key);
         let done = match &guard.0 {
             Ok(object) => operator.settle(object).await,
             Err(invalid) => operator.report_unreadable(&invalid.metadata, &invalid.error).await,
         };
         timed.end(done.is_ok());
         if done.is_ok() {
-            operator.with_memory(&key_of(guard.meta()), |memory| memory.failures = 0);
+            operator.with_memory(&key, |memory| memory.failures = 0);
         }
         done
     }
@@ -116,7 +127,8 @@ impl Operator {
         tracing::warn!(namespace = key.0, name = key.1, failures, %error, "a reconcile failed");
         let doubled = RETRY_MIN.saturating_mul(1 << failures.saturating_sub(1).min(16));
         let wait = doubled.min(RETRY_MAX).mul_f64(0.5 + jitter() / 2.0);
-        Action::requeue(wait.max(error.retry_after().unwrap_or_default()))
+        let asked = error.retry_after().unwrap_or_default().max(self.throttle.left());
+        Action::requeue(wait.max(asked))
     }
 
     /// Makes the cluster as the object says, and says how far that is.
@@ -156,8 +168,14 @@ impl Operator {
             self.forget_revisions(object, &around, &target).await?;
             plan.proven = Some(plan.target);
         }
+        let keys = around.keys.take();
         let figures_wait = self.tell(object, &pods, &plan, around, now).await?;
-        let next = next_look(object, &pods, &plan, now);
+        let everywhere =
+            template.is_some() && is_rolled_out(&pods, &plan) && pods.len() == plan.replicas;
+        let mut next = next_look(object, &pods, &plan, now);
+        if let Some(due) = self.rotate(object, keys, everywhere, now).await? {
+            next = next.min(due);
+        }
         Ok(Action::requeue(if figures_wait { next.min(FIGURES_INTERVAL) } else { next }))
     }
 
@@ -166,6 +184,7 @@ impl Operator {
     async fn surround(&self, object: &Gameserver) -> Surroundings {
         let mut around = Surroundings {
             seen: Seen::default(),
+            keys: None,
             database: Database::unknown(),
             endpoint: None,
             last_backup: None,
@@ -173,7 +192,9 @@ impl Operator {
             error: None,
         };
         match database::observe(&self.cluster, object).await {
-            Ok((seen, trouble)) => (around.seen, around.trouble) = (seen, trouble),
+            Ok(Observed { seen, keys, trouble }) => {
+                (around.seen, around.keys, around.trouble) = (seen, keys, trouble);
+            }
             Err(error) => around.error = Some(error),
         }
         let mut server = None;
@@ -197,6 +218,27 @@ impl Operator {
             }
         }
         around
+    }
+
+    /// Takes the keys one step further; when to look again.
+    async fn rotate(
+        &self,
+        object: &Gameserver,
+        keys: Option<Kept>,
+        everywhere: bool,
+        now: Timestamp,
+    ) -> Result<Option<Duration>, ClusterError> {
+        let Some(keys) = keys else { return Ok(None) };
+        let (kept, told) = match keys.next(object, everywhere, now) {
+            rotation::Step::Rest => return Ok(None),
+            rotation::Step::Wait(due) => return Ok(Some(due)),
+            rotation::Step::Write(kept, told) => (kept, told),
+        };
+        let (namespace, name) = key_of(&object.metadata);
+        let secret = desired::keys_secret(object, &kept);
+        self.cluster.write(&namespace, "Secret", &Names(&name).keys(), &secret).await?;
+        self.publish(object, event(EventType::Normal, told.reason, told.message)).await;
+        Ok(Some(Duration::ZERO))
     }
 
     /// How many pods are wanted.
@@ -319,6 +361,7 @@ impl Operator {
             plan,
             database: around.database.ready,
             trouble: around.trouble.or(failed.filter(|_| !passing)),
+            refusal: rotation::refusal(object),
             endpoint: around.endpoint,
             last_backup: around.last_backup,
         };
@@ -353,8 +396,7 @@ impl Operator {
             return Ok(());
         }
         for event in events(object, &status) {
-            // An error: an event is a courtesy, and the condition is there.
-            let _ = self.recorder.publish(&event, &object.object_ref(&())).await;
+            self.publish(object, event).await;
         }
         self.patch(object, Some("status"), &json!({ "status": status })).await
     }
@@ -392,12 +434,14 @@ impl Operator {
             }
         }
         let parameters = PatchParams::apply(MANAGER).force();
-        let patched = match subresource {
-            Some(_) => api.patch_status(&name, &parameters, &Patch::Apply(&whole)).await,
-            None => api.patch(&name, &parameters, &Patch::Apply(&whole)).await,
+        let patch = Patch::Apply(&whole);
+        let patched = async {
+            match subresource {
+                Some(_) => api.patch_status(&name, &parameters, &patch).await,
+                None => api.patch(&name, &parameters, &patch).await,
+            }
         };
-        let what = format!("apply Gameserver {name}");
-        patched.map(|_| ()).map_err(|error| ClusterError::Api { what, error: Box::new(error) })
+        answer(("apply", "Gameserver", &name), patched).await.map(|_| ())
     }
 
     async fn hold(&self, object: &Gameserver) -> Result<(), ClusterError> {
@@ -440,10 +484,17 @@ impl Operator {
     ) -> Result<Action, ClusterError> {
         let object =
             Gameserver { metadata: meta.clone(), ..Gameserver::new("", GameserverSpec::default()) };
-        let message = format!("{error}; change the field, or delete the object");
+        if meta.deletion_timestamp.is_some() {
+            return self.finish(&object).await;
+        }
+        let explain = "`kubectl explain gameserver.spec`";
+        let message = format!("{error}; change the field ({explain}), or delete the object");
         let why = Why::new("InvalidSpec", message);
-        self.write_status(&object, status::refused(&object, &why, Timestamp::now())).await?;
-        Ok(Action::requeue(RESYNC))
+        match self.write_status(&object, status::refused(&object, &why, Timestamp::now())).await {
+            // Before 1.30 not even a status is taken without the field: the Event is there.
+            Err(error) if error.code() != Some(422) => Err(error),
+            _ => Ok(Action::requeue(RESYNC)),
+        }
     }
 
     async fn tell_unserved(&self, object: &Gameserver, wanted: &Desired, news: bool) {
@@ -456,9 +507,16 @@ impl Operator {
         };
         let note = format!("this cluster serves no {kind}: it goes on without");
         tracing::warn!(kind, "this cluster does not serve it: it goes on without");
-        let event = event(EventType::Warning, "KindNotServed", note);
-        // An error: it is in the log.
-        let _ = self.recorder.publish(&event, &object.object_ref(&())).await;
+        self.publish(object, event(EventType::Warning, "KindNotServed", note)).await;
+    }
+
+    /// An Event is a courtesy: conditions, annotations or the log say the same.
+    async fn publish(&self, object: &Gameserver, event: Event) {
+        let about = object.object_ref(&());
+        let published = self.recorder.publish(&event, &about);
+        if let Ok(Err(error)) = tokio::time::timeout(REQUEST_TIMEOUT, published).await {
+            tracing::debug!(%error, "an event could not be published");
+        }
     }
 
     fn with_memory<T>(&self, key: &Key, change: impl FnOnce(&mut Memory) -> T) -> T {

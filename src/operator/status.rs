@@ -37,6 +37,8 @@ pub struct Report<'a> {
     pub database: Result<(), Why>,
     /// What went wrong otherwise.
     pub trouble: Option<Why>,
+    /// What was asked for and is not done, which keeps nothing else from being done.
+    pub refusal: Option<Why>,
     /// Where players connect.
     pub endpoint: Option<String>,
     /// When the last backup was done.
@@ -173,7 +175,10 @@ fn degraded(report: &Report<'_>, staying: &[&Pod], held: bool) -> Verdict {
     if let Some(trouble) = in_trouble(false) {
         return (true, Why::new("PodsFailing", trouble));
     }
-    (false, Why::new("AsDesired", "nothing is wrong"))
+    match &report.refusal {
+        Some(why) => (true, why.clone()),
+        None => (false, Why::new("AsDesired", "nothing is wrong")),
+    }
 }
 
 fn database(report: &Report<'_>) -> Verdict {

@@ -13,12 +13,15 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use gameserver::operator::crd::{Gameserver, GameserverStatus};
+use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{Api, DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::core::GroupVersionKind;
 use kube::{Client, Config, ResourceExt as _};
 use serde_json::{Value, json};
+
+use crate::proxy::Proxy;
 
 /// How long anything may take before a test fails: generous, since machines that test are busy.
 pub const DEADLINE: Duration = Duration::from_secs(60);
@@ -55,6 +58,8 @@ rm -rf "$RUN"
 pub struct Kubernetes {
     run: PathBuf,
     port: u16,
+    /// Of its store.
+    etcd: u16,
     /// Of the newest server for custom resources, where the API server is an old one.
     newest: Option<u16>,
     _supervisor: Child,
@@ -108,7 +113,7 @@ impl Kubernetes {
             .output()
             .unwrap();
         assert!(key.status.success(), "openssl: {key:?}");
-        let port = free_port();
+        let (port, etcd) = (free_port(), free_port());
         let newest = assets.join("apiextensions-apiserver").exists().then(free_port);
         write("admin", &kubeconfig(port, "admin", "default"));
         let supervisor = Command::new("sh")
@@ -116,14 +121,14 @@ impl Kubernetes {
             .env("ASSETS", assets)
             .env("RUN", &run)
             .env("PORT", port.to_string())
-            .env("ETCD", free_port().to_string())
+            .env("ETCD", etcd.to_string())
             .env("NEWEST", newest.unwrap_or_default().to_string())
             .env("PEER", free_port().to_string())
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .spawn()
             .unwrap();
-        let kubernetes = Self { run, port, newest, _supervisor: supervisor };
+        let kubernetes = Self { run, port, etcd, newest, _supervisor: supervisor };
         kubernetes.prepare();
         kubernetes
     }
@@ -179,6 +184,29 @@ impl Kubernetes {
         text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
     }
 
+    /// An object as it is stored.
+    pub fn stored(&self, key: &str) -> Value {
+        let found = self.etcd("range", &json!({ "key": base64(key.as_bytes()) }));
+        let value: ByteString = serde_json::from_value(found["kvs"][0]["value"].clone()).unwrap();
+        serde_json::from_slice(&value.0).unwrap()
+    }
+
+    /// Stores an object past the API server, which would not take it.
+    pub fn store(&self, key: &str, object: &Value) {
+        let value = base64(object.to_string().as_bytes());
+        let put = self.etcd("put", &json!({ "key": base64(key.as_bytes()), "value": value }));
+        assert!(put["header"].is_object(), "{put}");
+    }
+
+    fn etcd(&self, what: &str, body: &Value) -> Value {
+        let mut stream = std::net::TcpStream::connect(("127.0.0.1", self.etcd)).unwrap();
+        let body = body.to_string();
+        let head = format!("POST /v3/kv/{what} HTTP/1.0\r\nContent-Length: {}\r\n\r\n", body.len());
+        stream.write_all((head + &body).as_bytes()).unwrap();
+        let answer = std::io::read_to_string(stream).unwrap();
+        serde_json::from_str(answer.split_once("\r\n\r\n").unwrap().1).unwrap()
+    }
+
     fn log(&self) -> String {
         let log = |name: &str| std::fs::read_to_string(self.run.join(name)).unwrap_or_default();
         let tail = |text: String| text.lines().rev().take(10).collect::<Vec<_>>().join("\n");
@@ -203,12 +231,26 @@ impl Kubernetes {
     }
 }
 
+fn base64(bytes: &[u8]) -> Value {
+    serde_json::to_value(ByteString(bytes.to_vec())).unwrap()
+}
+
 async fn client(kubeconfig: &str) -> Client {
+    Client::try_from(config(kubeconfig).await).unwrap()
+}
+
+/// A client that takes an answer as it is.
+pub async fn client_without_retries(kubeconfig: &str) -> Client {
+    let mut config = config(kubeconfig).await;
+    config.default_retry = false;
+    Client::try_from(config).unwrap()
+}
+
+async fn config(kubeconfig: &str) -> Config {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let parsed = Kubeconfig::from_yaml(kubeconfig).unwrap();
     let options = KubeConfigOptions::default();
-    let config = Config::from_custom_kubeconfig(parsed, &options).await.unwrap();
-    Client::try_from(config).unwrap()
+    Config::from_custom_kubeconfig(parsed, &options).await.unwrap()
 }
 
 fn kubeconfig(port: u16, user: &str, namespace: &str) -> String {
@@ -268,8 +310,19 @@ impl World {
 
     /// The same with the rights of this user.
     pub fn operator_as(&self, user: &str) -> Operator {
-        let config = self.dir.path().join(format!("{user}.kubeconfig"));
-        std::fs::write(&config, self.kubernetes.kubeconfig(user, &self.namespace)).unwrap();
+        self.operator_with(&self.kubernetes.kubeconfig(user, &self.namespace))
+    }
+
+    /// The same with a proxy before the API server.
+    pub fn operator_through(&self, proxy: &Proxy) -> Operator {
+        let direct = self.kubernetes.kubeconfig("operator", &self.namespace);
+        let server = format!("https://127.0.0.1:{}", self.kubernetes.port);
+        self.operator_with(&direct.replace(&server, &format!("http://127.0.0.1:{}", proxy.port)))
+    }
+
+    fn operator_with(&self, kubeconfig: &str) -> Operator {
+        let config = self.dir.path().join("kubeconfig");
+        std::fs::write(&config, kubeconfig).unwrap();
         let port = free_port();
         let program = std::env::var("TEST_OPERATOR");
         let program = program.unwrap_or(env!("CARGO_BIN_EXE_gameserver-operator").into());
@@ -392,14 +445,8 @@ impl World {
                 all.into_iter().find(|job| job.data["status"]["conditions"].is_null())
             })
             .await;
-        let at = k8s_openapi::jiff::Timestamp::from_second(
-            k8s_openapi::jiff::Timestamp::now().as_second(),
-        );
-        let condition =
-            json!({"type": type_, "status": "True", "lastTransitionTime": at.unwrap().to_string()});
-        let status = json!({"status": {"conditions": [condition]}});
-        let name = job.name_any();
-        jobs.patch_status(&name, &PatchParams::default(), &Patch::Merge(status)).await.unwrap();
+        let (name, status) = (job.name_any(), Patch::Merge(finished(type_)));
+        jobs.patch_status(&name, &PatchParams::default(), &status).await.unwrap();
         name
     }
 
@@ -456,6 +503,15 @@ impl World {
         })
         .await;
     }
+}
+
+/// The status of a Job that has ended so.
+pub fn finished(type_: &str) -> Value {
+    let now = k8s_openapi::jiff::Timestamp::now().as_second();
+    let at = k8s_openapi::jiff::Timestamp::from_second(now).unwrap().to_string();
+    json!({"status": {"conditions": [
+        {"type": type_, "status": "True", "lastTransitionTime": at},
+    ]}})
 }
 
 /// Whether a pod takes players.

@@ -151,6 +151,9 @@ fn every_setting_of_the_server_is_known() {
     for name in &of_server {
         assert!(known.contains(&name.as_str()), "the operator does not know {name}");
     }
+    let life =
+        format!("| `GAMESERVER_ACCESS_TOKEN_SECONDS` | `{}` |", settings::ACCESS_TOKEN_SECONDS);
+    assert!(readme.contains(&life), "{life}");
     for name in known.iter().filter(|name| **name != later) {
         assert!(of_server.iter().any(|of| of == name), "the server has no {name} any more");
     }
@@ -170,10 +173,16 @@ fn what_the_schema_can_not_know_is_said_with_its_field() {
     object.spec.config.insert("GAMESERVER_COLOUR".into(), "red".into());
     object.spec.config.insert("GAMESERVER_DATABASE_URL_FILE".into(), "/x".into());
     object.spec.database.managed = None;
+    let plugin = |name: &str, wasm| serde_json::from_value(json!({"name": name, "wasm": wasm}));
+    object.spec.games = vec![
+        plugin("a", json!({"file": "/games/a.wasm"})).unwrap(),
+        plugin("b", json!({"configMapKeyRef": {"name": "b", "key": "b.wasm"}})).unwrap(),
+    ];
     assert_eq!(
         object.problems(),
         [
             "spec.database is either external or managed",
+            "spec.games[].wasm: plugins are all of ConfigMaps, or all files of one directory",
             "spec.config has GAMESERVER_COLOUR: this operator's server has no such setting",
             "spec.config has GAMESERVER_DATABASE_URL_FILE: use spec.database",
         ]

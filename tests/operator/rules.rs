@@ -39,6 +39,10 @@ fn refused() -> Vec<(Value, &'static str)> {
         (games(json!({"name": "a", "title": "b", "wasm": {"file": "/a"}})), "no title beside wasm"),
         (games(json!({"name": "A"})), "spec.games[0].name"),
         (spec("games", json!([{"name": "a"}, {"name": "a"}])), "Duplicate value"),
+        (
+            spec("backup", json!({"schedule": "@daily", "volumeClaim": "v", "keep": 0})),
+            "spec.backup.keep",
+        ),
         (spec("restoreFrom", json!({"volumeClaim": "v", "file": "../x"})), "spec.restoreFrom.file"),
     ]
 }
@@ -76,14 +80,37 @@ async fn gameservers(client: &Client) -> Api<DynamicObject> {
 async fn what_makes_no_sense_is_refused_with_the_reason() {
     let Some(kubernetes) = kubernetes() else { return };
     let api = gameservers(&kubernetes.newest().await).await;
+    let mut said = String::new();
     for (spec, reason) in refused() {
         let error = api.create(&PostParams::default(), &object("bad", &spec)).await;
         let error = error.expect_err(&format!("{spec} was taken")).to_string();
         assert!(error.contains(reason), "{spec}: {error}");
+        said += &error;
     }
     for name in ["a.b", "1a", &"a".repeat(41)] {
         let error = api.create(&PostParams::default(), &object(name, &json!({"image": "a"}))).await;
-        assert!(error.is_err(), "{name} was taken");
+        said += &error.expect_err(&format!("{name} was taken")).to_string();
+    }
+    let mut rules = Vec::new();
+    find_rules(&serde_json::to_value(Gameserver::crd()).unwrap(), &mut rules);
+    // Those of changes have a test of their own.
+    rules.retain(|(rule, _)| !rule.contains("oldSelf"));
+    assert!(rules.len() >= 10, "{rules:?}");
+    for (rule, message) in rules {
+        assert!(said.contains(&message), "nothing breaks the rule {rule}");
+    }
+}
+
+/// All CEL rules with what they say.
+fn find_rules(schema: &Value, found: &mut Vec<(String, String)>) {
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    for rule in schema["x-kubernetes-validations"].as_array().into_iter().flatten() {
+        found.push((text(&rule["rule"]), text(&rule["message"])));
+    }
+    match schema {
+        Value::Object(parts) => parts.values().for_each(|part| find_rules(part, found)),
+        Value::Array(parts) => parts.iter().for_each(|part| find_rules(part, found)),
+        _ => {}
     }
 }
 
@@ -98,6 +125,10 @@ async fn defaults_are_written_and_what_may_not_change_does_not() {
     assert_eq!(spec["database"]["managed"]["size"], "1Gi");
     assert_eq!(spec["database"]["managed"]["deletionPolicy"], "Retain");
     assert_eq!(spec["service"], json!({"type": "ClusterIP", "port": 80}));
+    let backup = json!({"schedule": "@daily", "volumeClaim": "v"});
+    let kept = object("kept", &json!({"image": "a", "backup": backup}));
+    let kept = api.create(&PostParams::default(), &kept).await.unwrap();
+    assert_eq!(kept.data["spec"]["backup"]["keep"], 7);
     let update = json!({"maxSurge": 1, "drainTimeoutSeconds": 30, "paused": false});
     assert_eq!(spec["update"], update);
     for (change, reason) in [

@@ -79,6 +79,19 @@ fn a_managed_database_comes_with_its_password_volume_and_address() {
         world.bring_up("play", 1).await;
         let volume = world.api("", "PersistentVolumeClaim").get("play-database").await.unwrap();
         assert!(volume.owner_references().is_empty(), "it outlives the Gameserver");
+        for (policy, owners) in [("Delete", 1), ("Retain", 0)] {
+            world
+                .change("play", json!({"database": {"managed": {"deletionPolicy": policy}}}))
+                .await;
+            for kind in ["PersistentVolumeClaim", "Secret"] {
+                world
+                    .until(policy, || async {
+                        let kept = world.api("", kind).get("play-database").await.unwrap();
+                        (kept.owner_references().len() == owners).then_some(())
+                    })
+                    .await;
+            }
+        }
     });
 }
 
@@ -493,6 +506,118 @@ fn a_lost_lease_ends_the_work() {
             .until("it ends", || async { first.metric(leads).await.is_none().then_some(()) })
             .await;
         assert!(world.log().contains("another replica leads"), "{}", world.log());
+    });
+}
+
+#[test]
+fn keys_are_rotated_so_that_every_pod_knows_a_key_before_one_signs_with_it() {
+    world(|world: World| async move {
+        let _operator = world.operator();
+        world.create("play", json!({"replicas": 2})).await;
+        world.bring_up("play", 2).await;
+        let first = keys(&world).await;
+        world.kubectl(&["annotate", "gsv/play", "gameserver.com/rotate-keys=1"], "");
+        let (mut seen, secrets) = (vec![first.clone()], world.api("", "Secret"));
+        let leaves = "gameserver.com/old-keys-until";
+        world
+            .until("all pods sign with the new key", || async {
+                world.run_all_pods().await;
+                world.remove_deleted_pods().await;
+                let secret = secrets.get("play-keys").await.unwrap();
+                secret.metadata.annotations?.contains_key(leaves).then_some(())
+            })
+            .await;
+        seen.push(keys(&world).await);
+        let both = seen.last().unwrap();
+        assert_eq!(
+            (both.len(), &both[1]),
+            (2, &first[0]),
+            "the new key signs, the old one verifies"
+        );
+        // Nobody waits for the tokens here.
+        let over = json!({"metadata": {"annotations": {leaves: "2020-01-01T00:00:00Z"}}});
+        secrets.patch("play-keys", &PatchParams::default(), &Patch::Merge(over)).await.unwrap();
+        world
+            .until("the old key is gone", || async {
+                world.run_all_pods().await;
+                world.remove_deleted_pods().await;
+                let secret = secrets.get("play-keys").await.unwrap();
+                let annotations = secret.metadata.annotations.unwrap_or_default();
+                (!annotations.contains_key("gameserver.com/rotation")).then_some(())
+            })
+            .await;
+        assert_eq!(keys(&world).await, [both[0].clone()]);
+        let events = world
+            .kubectl(&["get", "events.events.k8s.io", "-o", "jsonpath={.items[*].reason}"], "");
+        for told in ["KeyAdded", "KeySigns", "OldKeysExpire", "KeysRotated"] {
+            assert!(events.contains(told), "{told}: {events}");
+        }
+    });
+}
+
+/// The keys that the operator keeps, each as PEM.
+async fn keys(world: &World) -> Vec<String> {
+    let secret = world.api("", "Secret").get("play-keys").await.unwrap();
+    let secret: k8s_openapi::api::core::v1::Secret = secret.try_parse().unwrap();
+    let pem = String::from_utf8(secret.data.unwrap()["keys.pem"].0.clone()).unwrap();
+    pem.split_inclusive("-----END PRIVATE KEY-----")
+        .map(|key| key.trim().to_owned())
+        .filter(|key| !key.is_empty())
+        .collect()
+}
+
+#[test]
+fn a_new_key_does_not_sign_while_a_pod_is_there_that_does_not_know_it() {
+    world(|world: World| async move {
+        let _operator = world.operator();
+        world.create("play", json!({})).await;
+        world.bring_up("play", 1).await;
+        // A pod of a node ends when the node says so.
+        let path = format!("/api/v1/namespaces/{}/pods/play-0/binding", world.namespace);
+        let to = json!({"apiVersion": "v1", "kind": "Node", "name": "node"});
+        let binding = json!({"apiVersion": "v1", "kind": "Binding", "metadata": {"name": "play-0"}, "target": to});
+        world.kubectl(&["create", "--raw", &path, "-f", "-"], &binding.to_string());
+        let before = keys(&world).await;
+        world.kubectl(&["annotate", "gsv/play", "gameserver.com/rotate-keys=1"], "");
+        // The new pod serves, the old one drains, and is not gone.
+        world.pods_until("a second pod", |pods| pods.len() == 2).await;
+        world.run_all_pods().await;
+        world
+            .pods_until("the old one ends", |pods| {
+                pods.iter().any(|pod| pod.metadata.deletion_timestamp.is_some())
+            })
+            .await;
+        world.status("play", "knows", |status| status.updated_replicas == 1).await;
+        let now = keys(&world).await;
+        assert_eq!((now.len(), &now[0]), (2, &before[0]), "the old key still signs");
+        world
+            .until("the new key signs", || async {
+                world.remove_deleted_pods().await;
+                (keys(&world).await[1] == before[0]).then_some(())
+            })
+            .await;
+    });
+}
+
+#[test]
+fn keys_of_ones_own_are_not_rotated_and_that_is_told() {
+    world(|world: World| async move {
+        world.kubectl(&["create", "secret", "generic", "own", "--from-literal=keys.pem=mine"], "");
+        let _operator = world.operator();
+        world.create("play", json!({"auth": {"keysSecretRef": {"name": "own"}}})).await;
+        world.bring_up("play", 1).await;
+        world.kubectl(&["annotate", "gsv/play", "gameserver.com/rotate-keys=1"], "");
+        let status = world
+            .status("play", "is told", |status| reason(status, "Degraded") == "RotationRefused")
+            .await;
+        let told = message(&status, "Degraded");
+        assert!(
+            told.contains("Secret own are your own") && told.contains("rotate-keys away"),
+            "{told}"
+        );
+        // It goes on otherwise.
+        world.change("play", json!({"replicas": 2})).await;
+        world.pods_until("another pod", |pods| pods.len() == 2).await;
     });
 }
 
