@@ -19,7 +19,7 @@ use crate::telemetry::work;
 use crate::vital::Vital;
 
 /// Milliseconds that the wheel goes round in: more than the longest time between two steps.
-const SLOTS: usize = 2048;
+const SLOTS: usize = 1024;
 /// Steps that a late match makes up for.
 const CATCH_UP_STEPS: u32 = 1;
 /// A step that takes longer is made in a task of its own the next time.

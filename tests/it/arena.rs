@@ -47,15 +47,17 @@ fn merge(target: &mut Value, patch: &Value) {
     }
 }
 
-/// Turns back and forth for a while, so that something is to be lost; gives the time and number of
-/// each ack.
-fn steer(socket: &mut Socket, for_at_least: Duration) -> Vec<(Instant, u64)> {
+/// A command that was acknowledged: when it was sent, when the ack had come, and its number.
+type Acked = (Instant, Instant, u64);
+
+/// Turns back and forth for a while, so that something is to be lost.
+fn steer(socket: &mut Socket, for_at_least: Duration) -> Vec<Acked> {
     let (began, mut acks) = (Instant::now(), Vec::new());
     while began.elapsed() < for_at_least {
         let id = acks.len() as u64 + 1;
-        let to = ["down", "right", "up", "right"][acks.len() % 4];
+        let (to, sent) = (["down", "right", "up", "right"][acks.len() % 4], Instant::now());
         let seq = socket.accepted(id, &turn(to));
-        acks.push((Instant::now(), seq));
+        acks.push((sent, Instant::now(), seq));
     }
     acks
 }
@@ -218,17 +220,17 @@ fn a_crash_loses_no_more_than_it_may_and_the_match_goes_on() {
     let mut server = Server::start();
     let (id, users, [mut first, _second]) = arena(&server, &json!({"size": 160}));
     let acks = steer(&mut first, LOSS * 2);
-    let killed = Instant::now();
     server.kill9();
     server.restart();
-    let last = acks.last().unwrap().1;
+    let (sent, _, last) = *acks.last().unwrap();
     let (mut first, welcome) = come_back(&server, &users[0], &id, last);
     let seq = number(&welcome, "seq");
-    let safe = acks.iter().rfind(|(at, _)| killed - *at > LOSS);
-    assert!(seq >= safe.unwrap().1, "{seq} of {last}");
+    // The last step took what was sent before it.
+    let safe = acks.iter().rfind(|(_, acked, _)| sent.saturating_duration_since(*acked) > LOSS);
+    assert!(seq >= safe.unwrap().2, "{seq} of {last}");
     assert_eq!(welcome["resumed"], seq == last, "what was lost can't be gone on from");
     let last_id = number(&welcome, "last_id");
-    assert_eq!(acks[usize::try_from(last_id).unwrap() - 1].1, seq);
+    assert_eq!(acks[usize::try_from(last_id).unwrap() - 1].2, seq);
     assert_eq!(first.accepted(last_id, &turn("up")), seq, "it was applied");
     assert_eq!(first.accepted(last_id + 1, &turn("down")), seq + 1);
     assert!(number(&first.expect("view"), "tick") > number(&welcome, "tick"));
@@ -248,7 +250,7 @@ fn a_drain_loses_nothing() {
     let (mut second, welcome) = come_back(&server, &users[1], &id, seq);
     assert_eq!((&welcome["seq"], &welcome["resumed"]), (&json!(seq), &json!(true)));
     assert_eq!(second.accepted(1, &turn("left")), seq, "it was applied");
-    let (_, welcome) = come_back(&server, &users[0], &id, acks.last().unwrap().1);
+    let (_, welcome) = come_back(&server, &users[0], &id, acks.last().unwrap().2);
     assert_eq!(welcome["last_id"], acks.len());
 }
 
@@ -264,7 +266,7 @@ fn a_match_moves_to_another_node() {
     let last = second.expect("view");
     nodes[0].terminate();
     assert_eq!((first.closed(), second.closed()), (1012, 1012));
-    let seq = acks.last().unwrap().1;
+    let seq = acks.last().unwrap().2;
     let (mut first, welcome) = come_back(&nodes[1], &users[0], &id, seq);
     assert_eq!((&welcome["seq"], &welcome["resumed"]), (&json!(seq), &json!(true)));
     assert!(number(&welcome, "tick") >= number(&last, "tick"), "{welcome} after {last}");
