@@ -2,16 +2,39 @@
 # The operator on a real node: run.sh GAMESERVER OPERATOR, both static programs. Wants root.
 #
 # Starts a node (KUBE names the folder with its scripts), installs deploy/, and takes a Gameserver with a
-# managed database through its life. Prints how long each step took; the first that fails ends it.
+# managed database through its life while players play. Prints how long each step took; the first that
+# fails ends it. What a node needs is installed where that can be done (Debian), otherwise named.
 set -euo pipefail
+gameserver=$(realpath "${1:?usage: run.sh GAMESERVER OPERATOR}") operator=$(realpath "${2:?usage: run.sh GAMESERVER OPERATOR}")
 cd "$(dirname "$0")/../../.."
-cargo test --locked --test players --no-run
-gameserver=${1:?usage: run.sh GAMESERVER OPERATOR} operator=${2:?usage: run.sh GAMESERVER OPERATOR}
+lack() { echo "run.sh: missing: $1" >&2; exit 1; }
+[ "$(id -u)" = 0 ] || lack "root, which starts containers"
 KUBE=${KUBE:-../shared/kube}
-[ -x "$KUBE/start-node.sh" ] || { echo "run.sh: missing: scripts that start a node; KUBE names their folder" >&2; exit 1; }
+[ -x "$KUBE/start-node.sh" ] || lack "scripts that start a node of Kubernetes; KUBE names their folder"
+# shellcheck source=tests/need.sh
+. tests/need.sh
+need containerd containerd
+need runc runc
+[ -x /usr/lib/cni/bridge ] || need bridge containernetworking-plugins
+need iptables iptables
+need conntrack conntrack
+need ip iproute2
+need gcc gcc libc6-dev
+need bc bc
+need openssl openssl
+need curl curl
+need xz xz-utils
+need python3 python3
+need kubectl kubernetes-client
+[ -d /usr/lib/postgresql ] || need pg_ctl postgresql
+install_missing
+cargo test --locked --test players --no-run
+# The node's network has one name, so that there is one node at a time.
+exec 9>/tmp/gameserver-e2e.lock
+flock 9
 RUN=$(mktemp -d)
 export RUN NETNS=kube
-trap '"$KUBE/stop.sh" --wipe' EXIT
+trap '"$KUBE/stop.sh" --wipe 9>&-' EXIT
 
 kubectl() { nsenter --net=/run/netns/kube kubectl --kubeconfig "$RUN/admin.kubeconfig" "$@"; }
 began=$(date +%s%N)
@@ -26,6 +49,7 @@ until_true() { # SECONDS WHAT COMMAND…
             echo "run.sh: $what: not in time" >&2
             kubectl get gsv,pods,jobs -A -o wide >&2; kubectl get gsv -A -o yaml | grep -A60 '^  status:' >&2
             kubectl -n gameserver-system logs deploy/gameserver-operator --tail=20 >&2 || true
+            [ -e "$RUN/players" ] && tail -5 "$RUN/players" >&2
             exit 1
         fi
         sleep 0.2
@@ -48,7 +72,7 @@ images=localhost # where the node has them from
 here() { sed "s#\(image: *\"*\)gameserver#\1$images/gameserver#"; }
 
 "$KUBE/unpack.sh" >/dev/null
-"$KUBE/start-node.sh" >"$RUN.log" 2>&1 || { tail "$RUN.log" >&2; exit 1; }
+"$KUBE/start-node.sh" >"$RUN.log" 2>&1 9>&- || { tail "$RUN.log" >&2; exit 1; }
 for version in 0.1.0 0.1.1; do "$KUBE/load-image.sh" "$images/gameserver:$version" /gameserver "/gameserver=$gameserver"; done >/dev/null
 "$KUBE/load-image.sh" "$images/gameserver-operator:0.1.0" /gameserver-operator "/gameserver-operator=$operator" >/dev/null
 
@@ -66,7 +90,7 @@ done
 "$KUBE/load-image.sh" "$images/postgres:17" "/bin/sh /entry.sh" "${files[@]}" >/dev/null
 step "node and images"
 
-for volume in data again backups; do
+for volume in data again backups plain; do
     mkdir -p "$RUN/$volume"; chmod 777 "$RUN/$volume"
     printf 'apiVersion: v1\nkind: PersistentVolume\nmetadata: {name: %s}\nspec: {capacity: {storage: %s}, accessModes: [%s], hostPath: {path: %s}}\n' \
         "$volume" 1Gi "$([ $volume = backups ] && echo ReadWriteMany || echo ReadWriteOnce)" "$RUN/$volume" | kubectl apply -f - >/dev/null
@@ -78,8 +102,10 @@ step "operator installed and ready"
 until_true 180 "the smallest sample is available" stands play 0.1.0 1
 step "smallest sample from nothing to playable"
 
+inside() { nsenter --net=/run/netns/kube curl --fail --silent --show-error "$@"; }
+ask() { inside -H "Content-Type: application/json" -d "$2" "$1"; } # URL BODY
 url=$(kubectl get gsv/play -o jsonpath='{.status.endpoint}')
-nsenter --net=/run/netns/kube curl --fail --silent --show-error "$url/v1/games" | grep -q tictactoe
+inside "$url/v1/games" | grep -q tictactoe
 step "the Service answers"
 kubectl scale gsv/play --replicas=3 >/dev/null
 until_true 60 "three pods" stands play 0.1.0 3
@@ -88,12 +114,27 @@ nsenter --net=/run/netns/kube env PLAYERS_ADDRESS="${url#http://}" PLAYERS_STOP=
     cargo test --locked --test players -- --ignored --nocapture >"$RUN/players" 2>&1 &
 players=$!
 until_true 300 "players play" grep -q "running 1 test" "$RUN/players"
-sleep 3
+# Two players a table; some are between two matches when their pod is asked.
+players_are() { # LEAST MOST
+    local players; players=$(kubectl get gsv/play -o jsonpath='{.status.players}')
+    [ "$players" -ge "$1" ] && [ "$players" -le "$2" ]
+}
+until_true 60 "the status has the players" players_are 8 16
+[ "$(kubectl get gsv/play -o jsonpath='{.status.matches}')" -gt 0 ]
+step "$(kubectl get gsv/play -o jsonpath='{.status.players} players and {.status.matches} matches in the status')"
 kubectl delete pod play-1 --wait=false >/dev/null
 gone() { ! kubectl get pod/play-1; }
 until_true 60 "it has gone" gone
 until_true 60 "it has healed" stands play 0.1.0 3
 step "a pod was deleted by hand: healed"
+# What `kubectl drain` does to each pod of a node.
+evict='{"apiVersion":"policy/v1beta1","kind":"Eviction","metadata":{"name":"play-0","namespace":"default"}}'
+old=$(kubectl get pod/play-0 -o jsonpath='{.metadata.uid}')
+kubectl create --raw /api/v1/namespaces/default/pods/play-0/eviction -f - <<<"$evict" >/dev/null
+gone() { [ "$(kubectl get pod/play-0 -o jsonpath='{.metadata.uid}' 2>/dev/null)" != "$old" ]; }
+until_true 60 "it has gone" gone
+until_true 60 "it has healed" stands play 0.1.0 3
+step "a pod was drained from its node: healed"
 kubectl patch gsv/play --type=merge -p '{"spec":{"image":"'"$images"'/gameserver:none"}}' >/dev/null
 until_true 120 "a bad image is told" reason play Degraded MigrationFailed
 has gsv/play '{.status.readyReplicas}' 3
@@ -110,7 +151,19 @@ kill "$watch" && sed 's/^/    /' "$RUN/watch"
 kubectl scale gsv/play --replicas=1 >/dev/null
 until_true 120 "one pod" stands play 0.1.1 1
 step "scaled in to 1"
-# Last of all moves count: what was acknowledged is in the logs, once.
+# Another key: a token of before is good, and new ones have the new key.
+guest() { ask "$url/v1/sessions/guest" '{}' | sed 's/.*"access_token":"\([^"]*\)".*/\1/'; }
+before=$(guest)
+kubectl annotate gsv/play gameserver.com/rotate-keys=1 >/dev/null
+signs() { [ -n "$(kubectl get secret/play-keys -o jsonpath='{.metadata.annotations.gameserver\.com/old-keys-until}')" ]; }
+until_true 180 "all pods sign with the new key" signs
+until_true 60 "it is rolled out" stands play 0.1.1 1
+[ "$(inside "$url/.well-known/jwks.json" | grep -o '"kid"' | wc -l)" = 2 ]
+inside -H "Authorization: Bearer $before" "$url/v1/users/me" >/dev/null
+after=$(guest)
+[ "${before%%.*}" != "${after%%.*}" ]
+step "keys rotated; a token of before is good"
+# Last of all, moves count: what was acknowledged is in the logs, once.
 touch "$RUN/stop"
 wait "$players" || { cat "$RUN/players" >&2; exit 1; }
 grep -E 'matches|longest' "$RUN/players" | sed 's/^/    /'
@@ -118,9 +171,7 @@ step "players have finished"
 
 # A backup, by the Job that the CronJob would make (an old cluster serves none), and a second Gameserver
 # that begins with it: who has registered at the first can sign in there.
-ask() { # PATH BODY
-    nsenter --net=/run/netns/kube curl --fail --silent --show-error -H "Content-Type: application/json" -d "$2" "$1"
-}
+touch "$RUN/backups/play-20200101T000000Z.backup"
 ask "$url/v1/users" '{"username":"restored","password":"correct horse"}' >/dev/null
 kubectl apply -f - >/dev/null <<END
 apiVersion: v1
@@ -141,26 +192,40 @@ spec:
       containers:
         - name: backup
           image: $images/gameserver:0.1.1
-          args: [backup, /backup/play.backup]
+          args: [backup, /backup/play, --keep, "1"]
           env: [{name: GAMESERVER_DATABASE_URL, valueFrom: {secretKeyRef: {name: play-database, key: url}}}]
           volumeMounts: [{name: backup, mountPath: /backup}]
       volumes: [{name: backup, persistentVolumeClaim: {claimName: backups}}]
 END
 until_true 60 "a backup" kubectl wait --for=condition=Complete --timeout=1s job/backup
-step "backed up"
+backup=$(cd "$RUN/backups" && echo play-*.backup) # one name: the older one has gone
+[ -s "$RUN/backups/$backup" ]
+step "backed up; an older one is gone"
 kubectl apply -f - >/dev/null <<END
 apiVersion: gameserver.com/v1
 kind: Gameserver
 metadata: {name: again}
-spec: {image: "$images/gameserver:0.1.1", database: {managed: {image: "$images/postgres:17"}}, restoreFrom: {volumeClaim: backups, file: play.backup}}
+spec: {image: "$images/gameserver:0.1.1", database: {managed: {image: "$images/postgres:17"}}, restoreFrom: {volumeClaim: backups, file: $backup}}
 END
 until_true 120 "a second one with what the first had" stands again 0.1.1 1
 again=$(kubectl get gsv/again -o jsonpath='{.status.endpoint}')
 ask "$again/v1/sessions" '{"username":"restored","password":"correct horse"}' >/dev/null
 step "restored into a second Gameserver"
+until_true 60 "the status has nobody any more" players_are 0 0
+step "the status has no players any more"
 
 kubectl delete gsv/play gsv/again >/dev/null
 no_pods() { [ -z "$(kubectl get pods -l app.kubernetes.io/managed-by=gameserver-operator -o name)" ]; }
 until_true 60 "all is gone but the volume" no_pods
 kubectl get pvc/play-database >/dev/null
 step "deleted; the volumes are still there"
+
+# Without the operator. This cluster has no DNS: the Service's address stands for its name.
+kubectl create namespace plain >/dev/null
+kubectl -n plain create service clusterip gameserver-database --tcp=5432 >/dev/null
+address=$(kubectl -n plain get service/gameserver-database -o jsonpath='{.spec.clusterIP}')
+kubectl kustomize deploy/plain/ | here | sed "s#@gameserver-database:#@$address:#; s#image: postgres:#image: $images/postgres:#" |
+    kubectl -n plain apply -f - >/dev/null 2>&1
+until_true 120 "the plain manifests' pods are ready" kubectl -n plain rollout status deploy/gameserver --timeout=1s
+inside "http://$(kubectl -n plain get service/gameserver -o jsonpath='{.spec.clusterIP}')/v1/games" | grep -q tictactoe
+step "the plain manifests play without the operator"
