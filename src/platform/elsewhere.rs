@@ -22,6 +22,11 @@ pub(super) fn tune(_: &Socket) -> io::Result<()> {
     Ok(())
 }
 
+#[expect(clippy::unnecessary_wraps, reason = "on Linux it can fail")]
+pub(super) fn limit_unsent(_: &Socket, _: u32) -> io::Result<()> {
+    Ok(())
+}
+
 pub(super) fn memory_limit() -> Option<u64> {
     None
 }

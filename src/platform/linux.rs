@@ -34,6 +34,11 @@ pub(super) fn tune(socket: &Socket) -> io::Result<()> {
     socket.set_tcp_user_timeout(Some(UNACKNOWLEDGED_MAX))
 }
 
+/// The rest stays with whoever writes (`TCP_NOTSENT_LOWAT`).
+pub(super) fn limit_unsent(socket: &Socket, bytes: u32) -> io::Result<()> {
+    socket.set_tcp_notsent_lowat(bytes)
+}
+
 #[allow(unsafe_code, reason = "no crate has this option")]
 fn defer_accept(socket: &Socket) -> io::Result<()> {
     let seconds = SILENT_CONNECTION_SECONDS;

@@ -59,6 +59,9 @@ pub const KEEP_ALIVE_RETRIES: u32 = 3;
 /// How long what was sent may stay unacknowledged before the connection is given up: as long as a
 /// WebSocket may be silent. Linux alone; elsewhere it is minutes.
 pub const UNACKNOWLEDGED_MAX: Duration = Duration::from_secs(60);
+/// Bytes that wait unsent in the system for a connection that is to be kept fresh: a few views. Linux
+/// alone; elsewhere as many as it likes.
+const UNSENT_BYTES_MAX: u32 = 4096;
 
 /// What the operating system, or whoever looks after the server, asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -208,6 +211,12 @@ pub fn tune(stream: &TcpStream) -> io::Result<()> {
 /// The same for a connection that [`listen`]'s listener accepted.
 pub fn tune_accepted(stream: &TcpStream) -> io::Result<()> {
     kernel::tune_accepted(stream)
+}
+
+/// Has the system hold few bytes that it has not sent yet, as far as it can: what waits there can't be
+/// replaced by something newer.
+pub fn keep_fresh(stream: &TcpStream) -> io::Result<()> {
+    kernel::limit_unsent(&SockRef::from(stream), UNSENT_BYTES_MAX)
 }
 
 fn tune_socket(socket: &Socket) -> io::Result<()> {

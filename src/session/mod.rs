@@ -29,6 +29,7 @@ use self::frames::{Decoder, Incoming};
 use self::rate::Bucket;
 use crate::games::Mode;
 use crate::matches::{Attachment, Clock, Close, Outbox, problem};
+use crate::platform;
 use crate::protocol::{
     self, BadMessage, ClientMessage, Codec, Frame, Problem, ServerMessage, msgpack_to_json,
 };
@@ -89,10 +90,15 @@ pub async fn run(
     clock: Arc<Clock>,
     rates: Rates,
 ) {
-    let per_second = match attachment.info().mode {
+    let mode = attachment.info().mode;
+    let per_second = match mode {
         Mode::Relay => rates.relay_per_second,
         Mode::Turns | Mode::Ticks => rates.turns_per_second,
     };
+    if mode == Mode::Ticks {
+        // An error: views that wait in the system are older than they could be.
+        let _ = platform::keep_fresh(stream.tcp());
+    }
     let mut session = Session {
         stream,
         decoder: Decoder::new(outbox.codec),

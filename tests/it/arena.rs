@@ -1,11 +1,13 @@
 //! `arena`, a game of ticks: what its players are told and when, and what a crash may lose.
 
+use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
+use socket2::{Domain, Type};
 
 use crate::client::{Socket, User, upgrade, word};
-use crate::harness::{Server, shared, until};
+use crate::harness::{DEADLINE, Server, shared, until};
 use crate::metrics::{scrape, value};
 use crate::postgres;
 
@@ -19,6 +21,16 @@ fn arena(server: &Server, options: &Value) -> (String, [User; 2], [Socket; 2]) {
     let id = server.seated(&body, &[&users[0], &users[1]]);
     let sockets = [0, 1].map(|seat| server.play(&users[seat], &id));
     (id, users, sockets)
+}
+
+/// A connection for which the system takes little that nobody reads.
+fn narrow(address: SocketAddr) -> TcpStream {
+    let socket = socket2::Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    socket.set_recv_buffer_size(1).unwrap();
+    socket.connect(&address.into()).unwrap();
+    let stream: TcpStream = socket.into();
+    stream.set_read_timeout(Some(DEADLINE)).unwrap();
+    stream
 }
 
 fn turn(to: &str) -> Value {
@@ -192,6 +204,39 @@ fn whoever_wants_differences_comes_to_the_same_views() {
         }
         assert_eq!((told["tick"].as_u64(), &told["view"]), (tick, &view));
     }
+}
+
+#[test]
+fn who_reads_slowly_gets_the_latest_view_and_no_backlog() {
+    if !cfg!(target_os = "linux") {
+        return; // Elsewhere the system holds as much as it likes.
+    }
+    let server = shared();
+    let users: Vec<User> = (0..8).map(|_| server.guest()).collect();
+    let body = json!({"game": "arena", "options": {"players": 8, "size": 160}});
+    let id = server.seated(&body, &users.iter().collect::<Vec<_>>());
+    let path = format!("/v1/matches/{id}/socket");
+    let mut slow = upgrade(server.public, &path)
+        .token(&users[0].token)
+        .socket_on(narrow(server.public))
+        .unwrap()
+        .unwrap();
+    let mut quick = server.play(&users[1], &id);
+    assert_eq!(slow.message()["type"], "welcome");
+    let start = number(&slow.expect("view"), "tick");
+    // Long enough for more than any buffer takes.
+    let last = loop {
+        let tick = number(&quick.expect("view"), "tick");
+        if tick >= start + 100 {
+            break tick;
+        }
+    };
+    let (mut read, mut tick) = (0, start);
+    while tick < last {
+        let view = slow.expect("view");
+        (tick, read) = (number(&view, "tick"), read + 1);
+    }
+    assert!(read < 50, "{read} views up to {tick}");
 }
 
 #[test]
