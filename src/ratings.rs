@@ -156,6 +156,11 @@ impl Standing {
         Self { rating: Rating::default(), wins: 0, losses: 0, draws: 0, rated_at: now }
     }
 
+    /// Rated matches played.
+    pub fn matches(&self) -> u64 {
+        self.wins + self.losses + self.draws
+    }
+
     /// The rating as of `now`: the longer ago the last match was, the less it says.
     pub fn rating(&self, now: Timestamp) -> Rating {
         let idle = now.since(self.rated_at).as_secs_f64();

@@ -22,7 +22,7 @@ use crate::store::{Leader, MatchChange, Place, StoreError, bucket};
 /// Who is about to do the same is waited for; what comes of it the next statement sees.
 const MAKE: &str = "INSERT INTO ratings (game, user_id, rating, deviation, volatility, bucket, wins,
         losses, draws, rated_at)
-    SELECT DISTINCT game, user_id, $2::float8, $3::float8, $4::float8, $5::float8, 0, 0, 0, $6::bigint
+    SELECT DISTINCT game, user_id, $2::float8, $3::float8, $4::float8, NULL::float8, 0, 0, 0, $5::bigint
     FROM match_players JOIN matches ON matches.id = match_id
     WHERE match_id = ANY($1::uuid[]) AND user_id IS NOT NULL
         AND (SELECT count(user_id) FROM match_players AS seat WHERE seat.match_id = matches.id) > 1
@@ -125,12 +125,11 @@ impl Postgres {
         };
         let ids: Vec<Uuid> = ended.iter().map(|change| change.id.0).collect();
         let Rating { points, deviation, volatility } = Rating::default();
-        let params: [Param; 6] = [
+        let params: [Param; 5] = [
             (&ids, Type::UUID_ARRAY),
             (&points, Type::FLOAT8),
             (&deviation, Type::FLOAT8),
             (&volatility, Type::FLOAT8),
-            (&bucket(points), Type::FLOAT8),
             (&at.0, Type::INT8),
         ];
         self.run(connection, MAKE, &params).await?;
@@ -159,7 +158,8 @@ impl Postgres {
             );
         }
         let mut columns = Columns::default();
-        for ((game, user), standing) in &table.standings {
+        let rated = table.standings.iter().filter(|(_, standing)| standing.matches() > 0);
+        for ((game, user), standing) in rated {
             columns.push(game, *user, standing);
         }
         let params: [Param; 12] = [
@@ -199,7 +199,7 @@ impl Postgres {
         let limit = i64::from(limit);
         let place = below.map(|Place { points, user }| (bucket(points), points, user.0));
         let mut params: Vec<Param> = vec![(&game, Type::TEXT), (&limit, Type::INT8)];
-        let mut condition = "";
+        let mut condition = "AND bucket IS NOT NULL";
         if let Some((bucket, points, user)) = &place {
             params.push((bucket, Type::FLOAT8));
             params.push((points, Type::FLOAT8));

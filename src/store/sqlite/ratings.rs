@@ -84,7 +84,10 @@ impl Sqlite {
     ) -> Result<Vec<Leader>, StoreError> {
         let game = game.to_owned();
         self.read(move |db| match below {
-            None => select(db, &format!("game = ? {DOWNWARDS}"), params![game, limit]),
+            None => {
+                let condition = format!("game = ? AND bucket IS NOT NULL {DOWNWARDS}");
+                select(db, &condition, params![game, limit])
+            }
             Some(Place { points, user }) => {
                 let condition =
                     format!("game = ? AND (bucket, rating, user_id) < (?, ?, ?) {DOWNWARDS}");
@@ -105,7 +108,8 @@ impl Sqlite {
         self.read(move |db| {
             // One moment of the store, so that the rank is of what is shown.
             let moment = db.unchecked_transaction()?;
-            let Some(own) = standing(db, &game, user)? else { return Ok(None) };
+            let own = standing(db, &game, user)?.filter(|own| own.matches() > 0);
+            let Some(own) = own else { return Ok(None) };
             let points = own.rating.points;
             let place = params![game, bucket(points), points, user.0];
             let better: u64 = db

@@ -6,7 +6,8 @@ CREATE TABLE ratings (
     rating double precision NOT NULL,
     deviation double precision NOT NULL,
     volatility double precision NOT NULL,
-    bucket double precision NOT NULL,   -- rises with the rating: who share it are close together
+    bucket double precision,        -- rises with the rating: who share it are close together; NULL: not
+                                    -- rated yet
     wins bigint NOT NULL,
     losses bigint NOT NULL,
     draws bigint NOT NULL,
@@ -29,23 +30,25 @@ CREATE TABLE rating_counts (
     PRIMARY KEY (game, bucket, stripe)
 );
 
--- Locks are taken in the order of the keys.
+-- Who is not rated yet is not counted, so whoever locks ratings has locked no count before. Locks are
+-- taken in the order of the keys.
 CREATE FUNCTION count_ratings() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     IF TG_OP = 'INSERT' THEN
         INSERT INTO rating_counts SELECT game, bucket, pg_backend_pid() % 8, count(*)
-        FROM new_rows GROUP BY game, bucket ORDER BY game, bucket
+        FROM new_rows WHERE bucket IS NOT NULL GROUP BY game, bucket ORDER BY game, bucket
         ON CONFLICT (game, bucket, stripe)
         DO UPDATE SET players = rating_counts.players + excluded.players;
     ELSIF TG_OP = 'DELETE' THEN
         INSERT INTO rating_counts SELECT game, bucket, pg_backend_pid() % 8, -count(*)
-        FROM old_rows GROUP BY game, bucket ORDER BY game, bucket
+        FROM old_rows WHERE bucket IS NOT NULL GROUP BY game, bucket ORDER BY game, bucket
         ON CONFLICT (game, bucket, stripe)
         DO UPDATE SET players = rating_counts.players + excluded.players;
     ELSE
         INSERT INTO rating_counts SELECT game, bucket, pg_backend_pid() % 8, sum(players)
         FROM (SELECT game, bucket, 1 AS players FROM new_rows
               UNION ALL SELECT game, bucket, -1 FROM old_rows) AS moved
+        WHERE bucket IS NOT NULL
         GROUP BY game, bucket HAVING sum(players) <> 0 ORDER BY game, bucket
         ON CONFLICT (game, bucket, stripe)
         DO UPDATE SET players = rating_counts.players + excluded.players;

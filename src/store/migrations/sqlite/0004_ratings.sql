@@ -5,7 +5,8 @@ CREATE TABLE ratings (
     rating REAL NOT NULL,
     deviation REAL NOT NULL,
     volatility REAL NOT NULL,
-    bucket REAL NOT NULL,           -- rises with the rating: who share it are close together
+    bucket REAL,                    -- rises with the rating: who share it are close together; NULL: not
+                                    -- rated yet, as PostgreSQL may have left a player
     wins INTEGER NOT NULL,
     losses INTEGER NOT NULL,
     draws INTEGER NOT NULL,
@@ -25,7 +26,7 @@ CREATE TABLE rating_counts (
     players INTEGER NOT NULL,
     PRIMARY KEY (game, bucket)
 ) STRICT, WITHOUT ROWID;
-CREATE TRIGGER ratings_inserted AFTER INSERT ON ratings BEGIN
+CREATE TRIGGER ratings_inserted AFTER INSERT ON ratings WHEN NEW.bucket IS NOT NULL BEGIN
     INSERT INTO rating_counts VALUES (NEW.game, NEW.bucket, 1)
     ON CONFLICT DO UPDATE SET players = players + 1;
 END;
@@ -33,7 +34,7 @@ CREATE TRIGGER ratings_deleted AFTER DELETE ON ratings BEGIN
     UPDATE rating_counts SET players = players - 1 WHERE game = OLD.game AND bucket = OLD.bucket;
 END;
 CREATE TRIGGER ratings_updated AFTER UPDATE OF bucket ON ratings
-WHEN OLD.bucket <> NEW.bucket BEGIN
+WHEN OLD.bucket IS NOT NEW.bucket BEGIN
     UPDATE rating_counts SET players = players - 1 WHERE game = OLD.game AND bucket = OLD.bucket;
     INSERT INTO rating_counts VALUES (NEW.game, NEW.bucket, 1)
     ON CONFLICT DO UPDATE SET players = players + 1;
