@@ -306,13 +306,14 @@ async fn watch_owned(
                 operator.cluster.forget(kind, &seen.metadata);
                 trigger(operator, &triggers, &seen.metadata).await;
             }
-            Ok(Event::Init | Event::InitDone) => failing = false,
+            Ok(Event::InitDone) => failing = false,
             // Told once: a kind that is not served would be told of for ever.
             Err(error) if !failing => {
                 failing = true;
                 tracing::warn!(kind, %error, "can't be watched");
             }
-            Err(_) => {}
+            // Each try begins with `Init`, also one that fails.
+            Ok(Event::Init) | Err(_) => {}
         }
     }
 }

@@ -177,6 +177,11 @@ fn a_kind_that_is_not_served_is_told_once_and_done_without() {
         }
         let told = world.log().matches("does not serve it: it goes on without").count();
         assert_eq!(told, 1, "{}", world.log());
+        for kind in ["PodDisruptionBudget", "CronJob"] {
+            let log = world.log();
+            let lines = log.lines().filter(|line| line.contains("can't be watched"));
+            assert!(lines.filter(|line| line.contains(kind)).count() <= 1, "{log}");
+        }
         assert!(world.has_event("first", "KindNotServed"));
         assert!(!world.has_event("second", "KindNotServed"));
     });
