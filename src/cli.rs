@@ -274,7 +274,7 @@ fn replay(rest: &[String]) -> ExitCode {
 
 /// A match as text; only read, so that a server may work on it.
 fn replayed(config: Config, id: MatchId, verify: bool) -> Result<String, MatchError> {
-    let catalog = Catalog::new(config.relay_games);
+    let catalog = Catalog::new(None, config.relay_games);
     let unusable = |error: io::Error| StoreError::Unavailable(error.to_string());
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     runtime.map_err(unusable)?.block_on(async {

@@ -1308,7 +1308,10 @@ mod tests {
     #[test]
     fn built_in_games_are_those_that_are_there() {
         let chess = line("GAMESERVER_BUILTIN_GAMES", "pairs,chess");
-        assert!(chess.ends_with("\"chess\" is none: there are tictactoe, pairs, relay"), "{chess}");
+        assert!(
+            chess.ends_with("\"chess\" is none: there are tictactoe, pairs, arena, relay"),
+            "{chess}"
+        );
         line("GAMESERVER_BUILTIN_GAMES", "");
     }
 

@@ -525,7 +525,14 @@ impl Core {
                 frames.extend(self.ended_frame().filter(|_| ended));
                 outbox.push_all(frames);
             }
-            Output::Views { number } => self.tell_views(number),
+            Output::Views { number } => {
+                // The state is that of the last of them, and to be told when all of it is committed.
+                let is_last =
+                    !self.pending.iter().any(|(_, later)| matches!(later, Output::Views { .. }));
+                if is_last {
+                    self.tell_views(number);
+                }
+            }
             Output::CloseAll(close) => self.close_all(close),
             Output::Done(sender) => drop(sender.send(())),
         }
@@ -661,7 +668,11 @@ impl Core {
 
     /// Whether a player is connected: somebody who waits for the others.
     pub fn has_player(&self) -> bool {
-        self.sockets.iter().any(|socket| socket.seat().is_some())
+        let plays = |seat: Seat| {
+            let occupant = self.seats.get(seat.index()).and_then(Option::as_ref);
+            occupant.is_some_and(|occupant| !occupant.gone)
+        };
+        self.sockets.iter().filter_map(Socket::seat).any(plays)
     }
 
     /// The seat whose player has been away for longer than the grace period, if any. In a match

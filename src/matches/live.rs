@@ -32,6 +32,9 @@ use crate::telemetry::figures::{COMMANDS, CommandResult, OWNERSHIP, Ownership};
 const EVENTS_MAX: u64 = 20_000;
 /// Commands of a `relay` seat whose repetition is answered by the first one's `ack`.
 const RELAY_ACKS_MAX: usize = 256;
+/// Events of the log that a socket of a `ticks` game is told when it comes back; one that is further
+/// behind starts from the view.
+const MISSED_STEPS_MAX: u64 = 1024;
 /// Numbers that a `relay` match may use before it writes down that it has: after a crash it goes
 /// on above them, so that no number ever names two messages.
 const RELAY_RESERVE: u64 = 1 << 20;
@@ -306,7 +309,12 @@ impl Match {
         if let Some(asked) = after.filter(|asked| *asked < core.history.after) {
             let needed = asked + 1..=core.history.after;
             let in_log = older.iter().map(|event| event.seq).take_while(|seq| needed.contains(seq));
-            if self.info.mode == Mode::Relay {
+            let too_far = match self.info.mode {
+                Mode::Relay => true,
+                Mode::Ticks => core.history.after - asked > MISSED_STEPS_MAX,
+                Mode::Turns => false,
+            };
+            if too_far {
                 after = None;
             } else if !in_log.eq(needed.clone()) {
                 return Attach::NeedsLogAfter(asked);

@@ -20,10 +20,10 @@ pub struct Kept {
 impl Kept {
     /// Reads a match; one that is played has its state of a moment.
     pub async fn read(store: &Store, id: MatchId) -> Result<Self, MatchError> {
+        // It may go on meanwhile: what is read first is the oldest.
+        let snapshot = store.log_snapshot(id).await?;
         let record = store.match_record(id).await?.ok_or(MatchError::Unknown)?;
-        let snapshot = store.log_snapshot(id).await?.filter(|taken| taken.seq <= record.seq);
         let mut events = log_of(store, id, 0).await?;
-        // It may have gone on meanwhile.
         events.retain(|event| event.seq <= record.seq);
         Ok(Self { record, snapshot, events })
     }

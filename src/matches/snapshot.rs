@@ -28,9 +28,9 @@ const SNAPSHOT_STEPS: u64 = 1024;
 struct Whole {
     state: MatchState,
     outcome: Option<Outcome>,
-    /// Of a `ticks` game: its steps so far.
-    #[serde(default)]
-    tick: u64,
+    /// Of a `ticks` game: its steps so far. Servers that know none refuse it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    tick: Option<u64>,
     seats: Vec<Option<Taken>>,
     game: Box<RawValue>,
 }
@@ -67,7 +67,7 @@ pub(super) fn take(core: &Core) -> Option<Snapshot> {
     let whole = Whole {
         state: core.record.state,
         outcome: core.record.outcome.clone(),
-        tick: core.ticks.as_ref().map_or(0, |ticks| ticks.tick),
+        tick: core.ticks.as_ref().map(|ticks| ticks.tick),
         seats: core.seats.iter().map(|seat| seat.as_ref().map(taken)).collect(),
         game: core.game.snapshot()?,
     };
@@ -104,6 +104,7 @@ pub(super) fn restore(core: &mut Core, snapshot: &Snapshot, now: u32) -> Result<
     (core.record.state, core.record.outcome) = (state, outcome);
     (core.seq, core.snapshot_seq) = (snapshot.seq, snapshot.seq);
     if let Some(ticks) = &mut core.ticks {
+        let tick = tick.unwrap_or(0);
         (ticks.tick, ticks.snapshot_tick) = (tick, tick);
     }
     Ok(())

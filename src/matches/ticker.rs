@@ -5,6 +5,7 @@
 //! what is more is lost to that match's clock. A match whose steps take long gets a task of its own and
 //! is slowed until they are a small part of its time, so that others are not.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -109,7 +110,12 @@ impl Due {
     fn step(self) -> Option<Self> {
         let (period, now) = (self.live.period(), Instant::now());
         let late = now.saturating_duration_since(self.at);
-        let step = self.live.step(now);
+        // Broken rules stop their match alone; whoever comes back loads it anew.
+        let Ok(step) = catch_unwind(AssertUnwindSafe(|| self.live.step(now))) else {
+            tracing::error!(r#match = %self.live.id, "a step has panicked: the match is given up");
+            self.live.give_up();
+            return None;
+        };
         let took = now.elapsed();
         if step == Step::Stopped {
             return None;

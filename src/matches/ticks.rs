@@ -328,7 +328,8 @@ impl Match {
     /// One step, when its time has come.
     pub(super) fn step(self: &Arc<Self>, now: Instant) -> Step {
         let core = &mut *self.lock_any();
-        let (moves, held, written) = (core.moves(), core.is_held(), core.written);
+        let (moves, held) = (core.moves(), core.is_held());
+        let (sent, written) = (core.sent, core.written);
         let Some(ticks) = &mut core.ticks else { return Step::Stopped };
         if !moves {
             ticks.ticking = false;
@@ -340,6 +341,9 @@ impl Match {
         }
         if let Some((_, at)) = ticks.saving.take_if(|(number, _)| *number <= written) {
             ticks.safe_at = ticks.safe_at.max(at);
+        }
+        if sent == written && ticks.is_saved() {
+            ticks.safe_at = now;
         }
         let loss = self.ticker().loss;
         let stands = held || now.saturating_duration_since(ticks.safe_at) > loss;
