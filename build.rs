@@ -11,8 +11,8 @@ use std::{env, fs, io};
 use flate2::{Compression, GzBuilder};
 use sha2::{Digest as _, Sha256};
 
-/// Where files are, with those that keep the address beside their name and are asked for anew each time.
 const PAGE: &str = "src/web/index.html";
+/// The files that keep an address, and so are asked for anew each time.
 const FIXED: [(&str, &str); 3] = [
     (PAGE, "/"),
     ("src/http/openapi.json", "/openapi.json"),
