@@ -31,6 +31,10 @@ test-static *TARGETS='x86_64-unknown-linux-musl aarch64-unknown-linux-musl':
 image OUT *TARGETS:
     deploy/build-image.sh {{OUT}} {{TARGETS}}
 
+# Builds the plugins of examples/games into target/games. Needs npm, and brings Rust's library for WebAssembly.
+example-games:
+    sh examples/games/build.sh
+
 # Breaks nodes at random while bots play, and checks what they saw: just chaos SEED NODES BOTS MINUTES
 chaos SEED='1' NODES='3' BOTS='16' MINUTES='2':
     CHAOS_SEED={{SEED}} CHAOS_NODES={{NODES}} CHAOS_BOTS={{BOTS}} CHAOS_SECONDS=$(({{MINUTES}} * 60)) cargo test --test chaos -- --nocapture chaos

@@ -22,7 +22,7 @@ let
       ../src
       ../tests
       ../benches
-      ../examples
+      ../examples/load.rs
     ];
   };
   toolchain = import ./toolchain.nix { inherit pkgs; };
