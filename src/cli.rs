@@ -285,7 +285,7 @@ fn replayed(config: Config, id: MatchId, verify: bool) -> Result<String, MatchEr
             }
             Database::Postgres(settings, _) => Store::Postgres(Postgres::new(&settings)?),
         };
-        let kept = Kept::read(&store, id).await;
+        let kept = Kept::read(&store, id, &catalog).await;
         store.close();
         let kept = kept?;
         let mut text = kept.text();

@@ -17,7 +17,7 @@ use thiserror::Error;
 use tracing::Level;
 
 use crate::auth::SigningKeys;
-use crate::games::{BUILT_IN, RelayGame, is_built_in};
+use crate::games::{BUILT_IN, NAME_BYTES_MAX, RelayGame, is_built_in, is_name};
 use crate::platform;
 use crate::store::postgres::{Migrate, PostgresSettings, PostgresUrl, UrlError};
 use crate::store::transfer::Place;
@@ -37,9 +37,6 @@ pub const PROXIES_MAX: usize = 100;
 
 /// Most relay games under names of their own.
 pub const RELAY_GAMES_MAX: usize = 100;
-
-/// Longest name of a game, in bytes.
-const GAME_NAME_BYTES_MAX: usize = 32;
 
 /// Longest issuer: it is in every access token.
 const ISSUER_BYTES_MAX: usize = 200;
@@ -256,6 +253,12 @@ const RELAY_GAMES: Setting = text(
     r#"a JSON list of {"name": …, "title": …, "description": …}"#,
     "Relay games under names of their own.",
 );
+const GAMES_DIR: Setting = text(
+    "GAMESERVER_GAMES_DIR",
+    None,
+    "a directory",
+    "Games of your own: each NAME.wasm there is one (docs/plugins.md). Looked at again as it changes.",
+);
 const GRACE_SECONDS: Setting = number(
     "GAMESERVER_GRACE_SECONDS",
     None,
@@ -381,6 +384,7 @@ pub const SETTINGS: &[Setting] = &[
     TLS_KEY_FILE,
     BUILTIN_GAMES,
     RELAY_GAMES,
+    GAMES_DIR,
     GRACE_SECONDS,
     TICK_LOSS_MS,
     COMMANDS_PER_SECOND,
@@ -431,6 +435,8 @@ pub struct Config {
     pub built_in_games: Option<Vec<String>>,
     /// Relay games beside the built-in one, their names all different.
     pub relay_games: Vec<RelayGame>,
+    /// Where plugins are.
+    pub games_dir: Option<PathBuf>,
     /// How long a seat is kept, in place of each game's own time.
     pub grace: Option<Duration>,
     /// How much of a `ticks` match a crash may lose.
@@ -573,6 +579,7 @@ struct Raw {
     tls_key_file: Option<String>,
     builtin_games: Option<String>,
     relay_games: Option<String>,
+    games_dir: Option<String>,
     grace_seconds: Option<String>,
     tick_loss_ms: Option<String>,
     commands_per_second: Option<String>,
@@ -666,6 +673,7 @@ impl Config {
             tls: tls(raw.tls_cert_file, raw.tls_key_file)?,
             built_in_games: BUILTIN_GAMES.read(raw.builtin_games, built_in_games)?,
             relay_games: RELAY_GAMES.required(raw.relay_games, relay_games)?,
+            games_dir: GAMES_DIR.read(raw.games_dir, path)?,
             grace: GRACE_SECONDS.read(raw.grace_seconds, seconds)?,
             tick_loss: TICK_LOSS_MS.required(raw.tick_loss_ms, milliseconds)?,
             commands_per_second: COMMANDS_PER_SECOND.required(raw.commands_per_second, whole)?,
@@ -944,9 +952,9 @@ fn relay_games(_: &Setting, value: &str) -> Parsed<Vec<RelayGame>> {
         return Err(format!("more than {RELAY_GAMES_MAX}"));
     }
     for (index, game) in games.iter().enumerate() {
-        if !is_game_name(&game.name) {
+        if !is_name(&game.name) {
             return Err(format!(
-                "the name {} is not 1 to {GAME_NAME_BYTES_MAX} of a-z, 0-9 and -",
+                "the name {} is not 1 to {NAME_BYTES_MAX} of a-z, 0-9 and -",
                 shown(&game.name)
             ));
         }
@@ -958,11 +966,6 @@ fn relay_games(_: &Setting, value: &str) -> Parsed<Vec<RelayGame>> {
         }
     }
     Ok(games)
-}
-
-fn is_game_name(name: &str) -> bool {
-    (1..=GAME_NAME_BYTES_MAX).contains(&name.len())
-        && name.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-'))
 }
 
 /// The variables of the process that are ours.

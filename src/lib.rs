@@ -13,13 +13,14 @@
 //! | [`session`] | one socket: frames in, frames out, rate limit |
 //! | [`users`] | accounts and sessions: the rules |
 //! | [`matches`] | runs games: the match, its log, its order; which are in memory |
+//! | [`plugins`] | which games a directory has: modules that come and go |
 //! | [`cluster`] | who plays which match: leases, epochs, forwarding to the owner |
 //! | [`config`] | environment → ready values |
 //! | [`protocol`] | the messages of a socket, their codecs and limits |
 //! | [`store`] | records, and the `SQLite` file that keeps them |
 //! | [`auth`] | pure cryptography: passwords, tokens, keys |
 //! | [`ratings`] | how strong players are: Glicko-2 |
-//! | [`games`] | pure rules: the `Game` trait and the built-in games |
+//! | [`games`] | pure rules: the `Game` trait, the built-in games, and the sandbox of plugins |
 //! | [`web`] | the embedded web client |
 //! | [`tls`] | connections, in the clear or through TLS |
 //! | [`vital`] | ends the process if a task that all depend on fails |
@@ -70,6 +71,8 @@ pub mod observability;
 pub mod operator;
 #[cfg(feature = "server")]
 pub mod platform;
+#[cfg(feature = "server")]
+pub mod plugins;
 #[cfg(feature = "server")]
 pub mod protocol;
 #[cfg(feature = "server")]

@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 
 use thiserror::Error;
 use tokio::net::TcpListener;
+use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval, timeout, timeout_at};
 
@@ -30,6 +31,7 @@ use crate::matches::matchmaker::Matchmaker;
 use crate::matches::{Registry, UPKEEP_INTERVAL};
 use crate::observability::{Admin, Level, start_logs};
 use crate::platform::{self, Service, Signal, Signals};
+use crate::plugins::Plugins;
 use crate::session::Rates;
 use crate::store::postgres::{self, Notice, Postgres, PostgresSettings, Subscription};
 use crate::store::sqlite::Sqlite;
@@ -85,6 +87,8 @@ enum StartError {
     Tls(#[from] TlsError),
     #[error("the store: {0}")]
     Store(#[from] StoreError),
+    #[error("GAMESERVER_GAMES_DIR: {}: {error}", .path.display())]
+    GamesDir { path: PathBuf, error: io::Error },
     #[error("GAMESERVER_ADVERTISE: {0}")]
     Advertise(JoinError),
     #[error("{name}: can't listen on {address}: {error}; set another address")]
@@ -288,6 +292,8 @@ struct Server {
     admin: Arc<Admin>,
     tls: Option<Arc<Tls>>,
     public_listener: Listening,
+    /// Those of the plugins' directory, until they are followed, and what has it looked at.
+    plugins: Option<(Plugins, Arc<Notify>)>,
     /// Kept to the end: whoever asks whether the server is ready is answered through the drain.
     _admin_listener: Listening,
     log_level: Level,
@@ -315,6 +321,10 @@ impl Server {
             );
         }
         let catalog = Arc::new(Catalog::new(config.built_in_games.as_deref(), config.relay_games));
+        let plugins = match config.games_dir {
+            Some(dir) => Some(offer_plugins(dir, &catalog, &store).await?),
+            None => None,
+        };
         let grace = config.grace.map(|grace| u32::try_from(grace.as_secs()).unwrap_or(u32::MAX));
         let (kept, nodes, loss) = (Arc::clone(&store), Arc::clone(&cluster), config.tick_loss);
         let registry = Registry::start(kept, catalog, nodes, grace, loss);
@@ -358,6 +368,7 @@ impl Server {
         let limits =
             |connections_max| Limits { connections_max, head_timeout: config.request_timeout };
         let server = Self {
+            plugins,
             public_listener: Listening::start(
                 public,
                 tls.clone(),
@@ -417,6 +428,10 @@ impl Server {
         self.renewing = Some(tokio::spawn(renew(cluster, registry)));
         let (cluster, registry) = (Arc::clone(&self.cluster), Arc::clone(&self.registry));
         tokio::spawn(follow_sessions(cluster, registry, Arc::clone(&self.users)));
+        let look_at_plugins = self.plugins.take().map(|(plugins, look_now)| {
+            tokio::spawn(plugins.follow());
+            look_now
+        });
         let certificates = self
             .tls
             .clone()
@@ -425,6 +440,9 @@ impl Server {
         while signals.next().await == Signal::Reload {
             notify(Service::Reloading);
             self.reload();
+            if let Some(look_now) = &look_at_plugins {
+                look_now.notify_one();
+            }
             notify(Service::Ready);
         }
         notify(Service::Stopping);
@@ -487,6 +505,16 @@ impl Server {
             Err(error) => tracing::error!(%error, "settings stay as they are"),
         }
     }
+}
+
+/// Offers the plugins of a directory as they are now.
+async fn offer_plugins(
+    dir: PathBuf,
+    catalog: &Arc<Catalog>,
+    store: &Arc<Store>,
+) -> Result<(Plugins, Arc<Notify>), StartError> {
+    let plugins = Plugins::start(dir.clone(), Arc::clone(catalog), Arc::clone(store)).await;
+    plugins.map_err(|error| StartError::GamesDir { path: dir, error })
 }
 
 /// Takes a new certificate soon after it is there, without a signal.

@@ -1,10 +1,15 @@
 //! The games that this server has: those built in, and relay games under names of their own.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak};
 
 use serde::Deserialize;
 
-use super::{BadOption, Game, GameInfo, GameType, Setup, arena, pairs, relay, tictactoe};
+use super::wasm::{Loaded, Plugin};
+use super::{BadOption, Game, GameInfo, GameType, NoStart, Setup, arena, pairs, relay, tictactoe};
+
+/// Longest name of a game, in bytes.
+pub const NAME_BYTES_MAX: usize = 32;
 
 /// A relay game under a name of its own, as the one who runs the server describes it.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -26,8 +31,25 @@ pub fn is_built_in(name: &str) -> bool {
     BUILT_IN.contains(&name)
 }
 
-/// All games, in the order that lobbies show.
-pub struct Catalog(Vec<Arc<dyn GameType>>);
+/// Whether a game may have this name.
+pub fn is_name(name: &str) -> bool {
+    (1..=NAME_BYTES_MAX).contains(&name.len())
+        && name.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-'))
+}
+
+/// All games, in the order that lobbies show: plugins come last, by name.
+pub struct Catalog {
+    fixed: Vec<Arc<dyn GameType>>,
+    plugins: RwLock<Plugins>,
+}
+
+/// What comes and goes while the server runs.
+#[derive(Default)]
+struct Plugins {
+    offered: BTreeMap<String, Arc<Plugin>>,
+    /// Those that a match may still be played with, offered or not, by name and version.
+    known: BTreeMap<(String, String), Weak<Plugin>>,
+}
 
 impl Catalog {
     /// The built-in games, or those of them that are `offered`, and `relay_games`, whose names differ
@@ -45,18 +67,72 @@ impl Catalog {
         let is_offered =
             |game: &BuiltIn| offered.is_none_or(|offered| offered.contains(&game.info.name));
         let types = built_in.into_iter().filter(is_offered).chain(named);
-        Self(types.map(|game| Arc::new(game) as Arc<dyn GameType>).collect())
+        let fixed = types.map(|game| Arc::new(game) as Arc<dyn GameType>).collect();
+        Self { fixed, plugins: RwLock::default() }
     }
 
-    /// The game with this name.
-    pub fn find(&self, name: &str) -> Option<&Arc<dyn GameType>> {
-        self.0.iter().find(|game| game.info().name == name)
+    /// The game with this name, as matches begin now.
+    pub fn find(&self, name: &str) -> Option<Arc<dyn GameType>> {
+        let plugin = || Some(playable(self.plugins().offered.get(name)?));
+        self.find_fixed(name).cloned().or_else(plugin)
+    }
+
+    /// The rules that a match began with, if they are at hand.
+    pub fn find_version(&self, name: &str, version: &str) -> Option<Arc<dyn GameType>> {
+        if let Some(fixed) = self.find_fixed(name) {
+            return Some(Arc::clone(fixed)).filter(|game| game.info().version == version);
+        }
+        let known = self.plugins().known.get(&(name.into(), version.into())).cloned();
+        known.and_then(|plugin| plugin.upgrade()).map(|plugin| playable(&plugin))
     }
 
     /// What there is to know of each.
-    pub fn list(&self) -> impl Iterator<Item = &GameInfo> {
-        self.0.iter().map(|game| game.info())
+    pub fn list(&self) -> Vec<GameInfo> {
+        let plugins = self.plugins();
+        let fixed = self.fixed.iter().map(|game| game.info());
+        fixed.chain(plugins.offered.values().map(|plugin| plugin.info())).cloned().collect()
     }
+
+    /// Whether a game that is always there has this name, so that no plugin can.
+    pub fn is_taken(&self, name: &str) -> bool {
+        is_built_in(name) || self.find_fixed(name).is_some()
+    }
+
+    /// Takes a plugin for the matches that began with it, and gives it back as a game.
+    pub fn know(&self, plugin: Arc<Plugin>) -> Arc<dyn GameType> {
+        let mut plugins = self.plugins_mut();
+        plugins.known.retain(|_, plugin| plugin.strong_count() > 0);
+        let key = (plugin.info().name.clone(), plugin.info().version.clone());
+        plugins.known.insert(key, Arc::downgrade(&plugin));
+        playable(&plugin)
+    }
+
+    /// From now on matches of its name begin with this plugin.
+    pub fn offer(&self, plugin: Arc<Plugin>) {
+        self.know(Arc::clone(&plugin));
+        self.plugins_mut().offered.insert(plugin.info().name.clone(), plugin);
+    }
+
+    /// From now on no matches begin with the plugin of this name.
+    pub fn withdraw(&self, name: &str) {
+        self.plugins_mut().offered.remove(name);
+    }
+
+    fn find_fixed(&self, name: &str) -> Option<&Arc<dyn GameType>> {
+        self.fixed.iter().find(|game| game.info().name == name)
+    }
+
+    fn plugins(&self) -> RwLockReadGuard<'_, Plugins> {
+        self.plugins.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn plugins_mut(&self) -> RwLockWriteGuard<'_, Plugins> {
+        self.plugins.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn playable(plugin: &Arc<Plugin>) -> Arc<dyn GameType> {
+    Arc::new(Loaded(Arc::clone(plugin)))
 }
 
 /// A game whose rules are part of the server.
@@ -70,8 +146,8 @@ impl GameType for BuiltIn {
         &self.info
     }
 
-    fn start(&self, setup: &Setup) -> Result<Box<dyn Game>, BadOption> {
-        (self.start)(setup)
+    fn start(&self, setup: &Setup) -> Result<Box<dyn Game>, NoStart> {
+        (self.start)(setup).map_err(NoStart::BadOption)
     }
 }
 
@@ -91,7 +167,7 @@ mod tests {
     #[test]
     fn the_order_is_fixed() {
         let catalog = catalog();
-        let names: Vec<_> = catalog.list().map(|info| info.name.as_str()).collect();
+        let names: Vec<_> = catalog.list().into_iter().map(|info| info.name).collect();
         assert_eq!(names, [&BUILT_IN[..], &["golf"]].concat());
         assert!(catalog.find("chess").is_none());
         assert_eq!(catalog.find("golf").unwrap().info().title, "Golf");
@@ -100,7 +176,7 @@ mod tests {
     #[test]
     fn what_is_not_offered_is_not_there() {
         let catalog = Catalog::new(Some(&["relay".into(), "tictactoe".into()]), vec![golf()]);
-        let names: Vec<_> = catalog.list().map(|info| info.name.as_str()).collect();
+        let names: Vec<_> = catalog.list().into_iter().map(|info| info.name).collect();
         assert_eq!(names, ["tictactoe", "relay", "golf"]);
         assert!(catalog.find("pairs").is_none() && is_built_in("pairs"));
     }
@@ -121,12 +197,13 @@ mod tests {
     #[test]
     fn each_game_starts_with_its_defaults_and_refuses_options_it_does_not_know() {
         let catalog = catalog();
-        for game in &catalog.0 {
+        for game in &catalog.fixed {
             let mut setup = setup(game.info(), serde_json::Map::new(), 1).unwrap();
             assert_eq!(setup.players, game.info().default_players);
             assert!(game.start(&setup).is_ok());
             setup.options.insert("cheat".into(), true.into());
-            assert_eq!(game.start(&setup).err().unwrap().field, "cheat");
+            let refused = game.start(&setup).err().unwrap();
+            assert!(matches!(refused, NoStart::BadOption(bad) if bad.field == "cheat"));
         }
     }
 }

@@ -17,8 +17,9 @@ mod properties;
 mod relay;
 mod rng;
 mod tictactoe;
+pub mod wasm;
 
-pub use catalog::{BUILT_IN, Catalog, RelayGame, is_built_in};
+pub use catalog::{BUILT_IN, Catalog, NAME_BYTES_MAX, RelayGame, is_built_in, is_name};
 pub use rng::Rng;
 
 use std::ops::RangeInclusive;
@@ -214,6 +215,8 @@ pub enum Refusal {
     IllegalMove(String),
     /// Not a command of this game; the text says what is wrong.
     BadCommand(String),
+    /// The rules can't go on: see [`Game::failure`].
+    Failed,
 }
 
 /// How a match ended.
@@ -270,7 +273,22 @@ pub trait GameType: Send + Sync {
     fn info(&self) -> &GameInfo;
 
     /// The state that a match begins with.
-    fn start(&self, setup: &Setup) -> Result<Box<dyn Game>, BadOption>;
+    fn start(&self, setup: &Setup) -> Result<Box<dyn Game>, NoStart>;
+}
+
+/// Why a match does not begin.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NoStart {
+    /// The game does not take an option.
+    BadOption(BadOption),
+    /// Its rules have failed; the text is for whoever wrote them.
+    Failed(String),
+}
+
+impl From<BadOption> for NoStart {
+    fn from(bad: BadOption) -> Self {
+        Self::BadOption(bad)
+    }
 }
 
 /// One match's rules and state as the engine sees them: JSON in, JSON out.
@@ -319,6 +337,17 @@ pub trait Game: Send {
     /// Takes back what `snapshot` gave. An error says why that is none; nothing has changed then.
     fn restore(&mut self, _snapshot: &RawValue) -> Result<(), String> {
         Err("the game gives no snapshots".into())
+    }
+
+    /// Why the rules can't go on, if they can't: the match is over then, as [`Self::outcome`] says,
+    /// and nothing changes any more.
+    fn failure(&self) -> Option<String> {
+        None
+    }
+
+    /// What the rules have to say to whoever runs the server, since they were last asked.
+    fn take_lines(&mut self) -> Vec<String> {
+        Vec::new()
     }
 }
 
@@ -425,7 +454,8 @@ mod tests {
     #[test]
     fn players_are_taken_out_of_the_options_and_kept_within_bounds() {
         let catalog = Catalog::new(None, Vec::new());
-        let pairs = catalog.find("pairs").unwrap().info();
+        let pairs = catalog.find("pairs").unwrap();
+        let pairs = pairs.info();
         let set = setup(pairs, options(&json!({"players": 8, "pairs": 3})), 5).unwrap();
         assert_eq!((set.players, set.seed), (8, 5));
         assert_eq!(set.options, options(&json!({"pairs": 3})));
@@ -445,7 +475,10 @@ mod tests {
         let pairs = catalog.find("pairs").unwrap();
         let refused = |json: Value| {
             let setup = setup(pairs.info(), options(&json), 0).unwrap();
-            pairs.start(&setup).err().unwrap()
+            match pairs.start(&setup) {
+                Err(NoStart::BadOption(bad)) => bad,
+                other => panic!("{:?}", other.err()),
+            }
         };
         let unknown = refused(json!({"cards": 3}));
         assert_eq!(unknown.field, "cards");

@@ -4,9 +4,12 @@
 //! here may ever give other numbers: no generator of a library, whose next version may, and no
 //! width of the platform. It is no secret's source; seeds come from the operating system.
 
+use serde::{Deserialize, Serialize};
+
 /// `SplitMix64`: Steele, Lea and Flood, "Fast Splittable Pseudorandom Number Generators", OOPSLA
 /// 2014, with the constants of Vigna's `splitmix64.c`.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(transparent)]
 pub struct Rng(u64);
 
 impl Rng {

@@ -277,6 +277,10 @@ impl From<MatchError> for Refusal {
                 tracing::warn!(%error, "a match can't be played here");
                 Self::unavailable("the match's game is not installed on this server")
             }
+            MatchError::GameFailed(..) => {
+                tracing::error!(%error, "no match of it can begin like this");
+                Self::unavailable("the game's own rules have failed: its author has to mend them")
+            }
             MatchError::Store(error) => error.into(),
         }
     }

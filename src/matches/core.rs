@@ -265,6 +265,8 @@ impl Core {
             core.replay(event, mode, now)
                 .map_err(|error| format!("event {}: {error}", event.seq))?;
         }
+        // They were logged when this was new.
+        core.game.take_lines();
         match snapshot {
             Some(tick) if core.ticks.is_some() => {
                 core.rebuilt_at(tick.parse().map_err(|_| format!("{tick:?} is no step"))?);
@@ -417,6 +419,11 @@ impl Core {
         now: u32,
     ) {
         MATCHES_ENDED.increment();
+        if let Some(why) = self.game.failure() {
+            let (id, game, version) =
+                (self.record.id, &self.record.game, &self.record.game_version);
+            tracing::error!(r#match = %id, game, version, why, "its rules have failed: it is over");
+        }
         self.record.state = MatchState::Ended;
         self.idle_since = now;
         self.happen(additions, &Structural::Ended(outcome.clone()));

@@ -474,6 +474,10 @@ impl Match {
         {
             core.emit(Output::CloseAll(Close::OVER));
         }
+        for line in core.game.take_lines() {
+            tracing::debug!(r#match = %self.id, game = self.info.name, line, "says its game");
+        }
+        self.end_if_failed(&mut core);
         while let Some(seat) = core.overdue(grace_seconds, now, self.info.mode) {
             if self.vacate(&mut core, seat, Leaving::Timeout).is_err() {
                 break;
@@ -490,6 +494,18 @@ impl Match {
             && core.sent == core.written;
         core.retired = idle;
         if idle { Upkeep::Unload } else { Upkeep::Keep }
+    }
+
+    /// Ends the match if its rules have failed, in a call whose answer nobody waited for an end in.
+    fn end_if_failed(self: &Arc<Self>, core: &mut Core) {
+        if core.record.state == MatchState::Ended || core.game.failure().is_none() {
+            return;
+        }
+        core.refuse_inputs(None);
+        if let Some(outcome) = core.game.outcome() {
+            // No room in the log: upkeep tries again.
+            let _ = self.end(core, outcome);
+        }
     }
 
     /// Whoever finds the match retired must load it anew.
@@ -714,7 +730,10 @@ impl Attachment {
             (Some(Gathered::Stale), _) => return Err(stale()),
             _ => {}
         }
-        let events = core.game.decide(seat, command).map_err(refused)?;
+        let events = core.game.decide(seat, command).map_err(|refusal| {
+            self.live.end_if_failed(core);
+            refused(refusal)
+        })?;
         match (self.live.info.mode, &mut core.ticks) {
             (_, Some(_)) if core.seq >= TICK_EVENTS_MAX => return Err(enough(TICK_EVENTS_MAX)),
             (_, Some(ticks)) => ticks.gather(seat, id, events)?,
@@ -856,5 +875,8 @@ fn refused(refusal: Refusal) -> Problem {
         Refusal::NotYourTurn => problem("not-your-turn", "another seat is to move"),
         Refusal::IllegalMove(detail) => problem("illegal-move", &detail),
         Refusal::BadCommand(detail) => problem("bad-command", &detail),
+        Refusal::Failed => {
+            problem("match-not-running", "the game's own rules have failed: the match is over")
+        }
     }
 }

@@ -43,13 +43,15 @@ use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 use thiserror::Error;
 use tokio::sync::{OnceCell, oneshot};
+use tokio::task::spawn_blocking;
 
 use self::live::Upkeep;
 use self::log::{LogHealth, LogSender};
 use self::ticker::Ticker;
 use crate::auth::secrets::random_bytes;
 use crate::cluster::Cluster;
-use crate::games::{BadOption, Catalog, Game, GameType, Mode, Seat, Setup, setup};
+use crate::games::wasm::Plugin;
+use crate::games::{BadOption, Catalog, Game, GameType, Mode, NoStart, Seat, Setup, setup};
 use crate::ids::{MatchId, NodeId, SessionId, Timestamp, UserId};
 use crate::protocol::Player;
 use crate::store::{
@@ -103,6 +105,9 @@ pub enum MatchError {
     /// Its game, or the version that it began with, is not installed here.
     #[error("game {0} is not installed")]
     GameGone(String),
+    /// The rules of a game failed at the start of a match; the text is for whoever wrote them.
+    #[error("game {0} has failed: {1}")]
+    GameFailed(String, String),
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -166,6 +171,8 @@ pub struct Registry {
     /// In place of each game's own grace period.
     grace_seconds: Option<u32>,
     draining: AtomicBool,
+    /// Held while a plugin is brought from the store.
+    loading_plugin: tokio::sync::Mutex<()>,
     /// Whether a look for abandoned matches is under way.
     sweeping: AtomicBool,
     slots: Mutex<HashMap<MatchId, Slot>>,
@@ -197,6 +204,7 @@ impl Registry {
             clock: Arc::new(Clock::new()),
             grace_seconds,
             draining: AtomicBool::new(false),
+            loading_plugin: tokio::sync::Mutex::default(),
             slots: Mutex::default(),
             sweeping: AtomicBool::new(false),
             waiting: Mutex::default(),
@@ -249,7 +257,7 @@ impl Registry {
         let info = game_type.info();
         let options = Value::Object(new.options.clone()).to_string();
         let seed = u64::from_ne_bytes(random_bytes());
-        let (setup, game) = start(game_type, new.options, seed).map_err(MatchError::BadOption)?;
+        let (setup, game) = start(&game_type, new.options, seed)?;
         let record = MatchRecord {
             id,
             game: info.name.clone(),
@@ -269,7 +277,7 @@ impl Registry {
         };
         // In a shared store a match begins in its first epoch; 0 is nobody's.
         let writer = (node, u64::from(node.is_some()));
-        let live = self.to_live(record, (None, &[]), game_type, game, writer)?;
+        let live = self.to_live(record, (None, &[]), &game_type, game, writer)?;
         let slot = OnceCell::new_with(Some(Arc::clone(&live)));
         self.slots().insert(live.id, Arc::new(slot));
         self.still_ours(&live)?;
@@ -483,7 +491,7 @@ impl Registry {
     }
 
     /// The rules of a game.
-    pub fn game_type(&self, name: &str) -> Result<&Arc<dyn GameType>, MatchError> {
+    pub fn game_type(&self, name: &str) -> Result<Arc<dyn GameType>, MatchError> {
         self.catalog.find(name).ok_or_else(|| MatchError::UnknownGame(name.into()))
     }
 
@@ -609,11 +617,7 @@ impl Registry {
     async fn rebuild(&self, id: MatchId) -> Result<Arc<Match>, MatchError> {
         // What never changes tells whether it can be played here.
         let record = self.store.match_record(id).await?.ok_or(MatchError::Unknown)?;
-        let gone = || MatchError::GameGone(format!("{} {}", record.game, record.game_version));
-        let game_type = self.catalog.find(&record.game).ok_or_else(gone)?;
-        if game_type.info().version != record.game_version {
-            return Err(gone());
-        }
+        let game_type = self.game_type_of(&record).await?;
         // From here on nobody else writes. What has ended is nobody's: it is only read.
         let node = self.cluster.node();
         let epoch = match record.state {
@@ -630,14 +634,28 @@ impl Registry {
         let record = self.store.match_record(id).await?.ok_or(MatchError::Unknown)?;
         let writer = (node, epoch);
         let Some(snapshot) = self.store.log_snapshot(id).await? else {
-            return self.replay(record, None, game_type, writer).await;
+            return self.replay(record, None, &game_type, writer).await;
         };
-        match self.replay(record.clone(), Some(&snapshot), game_type, writer).await {
+        match self.replay(record.clone(), Some(&snapshot), &game_type, writer).await {
             Err(MatchError::Store(StoreError::Corrupt(error))) => {
                 tracing::warn!(r#match = %id, error, "a snapshot is of no use, the whole log is replayed");
-                self.replay(record, None, game_type, writer).await
+                self.replay(record, None, &game_type, writer).await
             }
             answer => answer,
+        }
+    }
+
+    /// The rules that a match began with: those of a plugin may be in the store alone.
+    async fn game_type_of(&self, record: &MatchRecord) -> Result<Arc<dyn GameType>, MatchError> {
+        let known = || self.catalog.find_version(&record.game, &record.game_version);
+        if let Some(known) = known() {
+            return Ok(known);
+        }
+        // Of many matches that come at once one brings the module.
+        let _loading = self.loading_plugin.lock().await;
+        match known() {
+            Some(known) => Ok(known),
+            None => kept_plugin(&self.store, record).await.map(|plugin| self.catalog.know(plugin)),
         }
     }
 
@@ -652,8 +670,12 @@ impl Registry {
         let id = record.id;
         let corrupt = |what: String| StoreError::Corrupt(format!("match {id}: {what}"));
         let options = serde_json::from_str(&record.options).map_err(|e| corrupt(e.to_string()))?;
-        let (_, game) = start(game_type, options, record.seed)
-            .map_err(|bad| corrupt(format!("option {}: {}", bad.field, bad.detail)))?;
+        let (_, game) = start(game_type, options, record.seed).map_err(|error| match error {
+            MatchError::BadOption(bad) => {
+                corrupt(format!("option {}: {}", bad.field, bad.detail)).into()
+            }
+            error => error,
+        })?;
         let events = log_of(&self.store, id, snapshot.map_or(0, |snapshot| snapshot.seq)).await?;
         self.to_live(record, (snapshot, &events), game_type, game, writer)
     }
@@ -710,14 +732,31 @@ async fn log_of(store: &Store, id: MatchId, after: u64) -> Result<Vec<EventRecor
     }
 }
 
+/// The plugin that a match began with, from the store.
+async fn kept_plugin(store: &Store, record: &MatchRecord) -> Result<Arc<Plugin>, MatchError> {
+    let (name, version) = (record.game.clone(), &record.game_version);
+    let gone = || MatchError::GameGone(format!("{name} {version}"));
+    let code = store.module(version.clone()).await?.ok_or_else(gone)?;
+    let loaded = {
+        let name = name.clone();
+        spawn_blocking(move || Plugin::load(&name, &code)).await
+    };
+    let loaded = loaded.unwrap_or_else(|panic| Err(panic.to_string()));
+    loaded.map(Arc::new).map_err(|why| MatchError::GameFailed(name, why))
+}
+
 /// The state that a match of these options begins with.
 fn start(
     game_type: &Arc<dyn GameType>,
     options: Map<String, Value>,
     seed: u64,
-) -> Result<(Setup, Box<dyn Game>), BadOption> {
-    let setup = setup(game_type.info(), options, seed)?;
-    let game = game_type.start(&setup)?;
+) -> Result<(Setup, Box<dyn Game>), MatchError> {
+    let info = game_type.info();
+    let setup = setup(info, options, seed).map_err(MatchError::BadOption)?;
+    let game = game_type.start(&setup).map_err(|error| match error {
+        NoStart::BadOption(bad) => MatchError::BadOption(bad),
+        NoStart::Failed(why) => MatchError::GameFailed(info.name.clone(), why),
+    })?;
     Ok((setup, game))
 }
 

@@ -2,11 +2,12 @@
 //! whether all that is kept of it comes to the same.
 
 use std::fmt::Write as _;
+use std::sync::Arc;
 
 use super::core::Core;
 use super::event::wire_event;
-use super::{MatchError, log_of, snapshot, start};
-use crate::games::{Catalog, Viewer};
+use super::{MatchError, kept_plugin, log_of, snapshot, start};
+use crate::games::{Catalog, GameType, Viewer};
 use crate::ids::MatchId;
 use crate::store::{EventRecord, MatchRecord, Snapshot, Store, StoreError};
 
@@ -15,17 +16,24 @@ pub struct Kept {
     record: MatchRecord,
     snapshot: Option<Snapshot>,
     events: Vec<EventRecord>,
+    /// Holds the plugin of the match in the catalog, if it was one.
+    _plugin: Option<Arc<dyn GameType>>,
 }
 
 impl Kept {
     /// Reads a match; one that is played has its state of a moment.
-    pub async fn read(store: &Store, id: MatchId) -> Result<Self, MatchError> {
+    pub async fn read(store: &Store, id: MatchId, catalog: &Catalog) -> Result<Self, MatchError> {
         // It may go on meanwhile: what is read first is the oldest.
         let snapshot = store.log_snapshot(id).await?;
         let record = store.match_record(id).await?.ok_or(MatchError::Unknown)?;
         let mut events = log_of(store, id, 0).await?;
         events.retain(|event| event.seq <= record.seq);
-        Ok(Self { record, snapshot, events })
+        let _plugin = match kept_plugin(store, &record).await {
+            Ok(plugin) => Some(catalog.know(plugin)),
+            Err(MatchError::GameGone(_)) => None,
+            Err(error) => return Err(error),
+        };
+        Ok(Self { record, snapshot, events, _plugin })
     }
 
     /// What is known of the match, and its log, a line for each event.
@@ -77,11 +85,11 @@ impl Kept {
 
     fn rebuild(&self, snapshot: Option<&Snapshot>, catalog: &Catalog) -> Result<Core, MatchError> {
         let MatchRecord { game, game_version, options, seed, .. } = &self.record;
-        let game_type = catalog.find(game).filter(|known| known.info().version == *game_version);
-        let gone = || MatchError::GameGone(format!("{game} {game_version}"));
-        let game_type = game_type.ok_or_else(gone)?;
+        let known = catalog.find_version(game, game_version);
+        let game_type =
+            known.ok_or_else(|| MatchError::GameGone(format!("{game} {game_version}")))?;
         let options = serde_json::from_str(options).map_err(|e| self.corrupt(&e.to_string()))?;
-        let (_, game) = start(game_type, options, *seed).map_err(MatchError::BadOption)?;
+        let (_, game) = start(&game_type, options, *seed)?;
         let after = snapshot.map_or(0, |snapshot| snapshot.seq);
         let first = self.events.partition_point(|event| event.seq <= after);
         let (record, events) = (self.record.clone(), &self.events[first..]);

@@ -364,7 +364,7 @@ impl Match {
     }
 
     /// The game is over. False: the log has no room, and it is to be tried again.
-    fn end(self: &Arc<Self>, core: &mut Core, outcome: Outcome) -> bool {
+    pub(super) fn end(self: &Arc<Self>, core: &mut Core, outcome: Outcome) -> bool {
         let Ok(mut change) = self.begin(core) else { return false };
         if let Some(ticks) = &mut core.ticks {
             ticks.ticking = false;

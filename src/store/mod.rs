@@ -557,6 +557,12 @@ calls! {
     /// The same batch again, after an answer that was lost, is written once, and has the same answer.
     append(changes: Arc<Vec<MatchChange>>) -> Appended;
 
+    /// Keeps the code of a plugin's version, for whoever plays a match of it.
+    keep_module(version: String, code: Vec<u8>) -> ();
+
+    /// The code of a plugin's version.
+    module(version: String) -> Option<Vec<u8>>;
+
     /// A match by its id.
     match_record(id: MatchId) -> Option<MatchRecord>;
 

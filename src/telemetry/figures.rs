@@ -235,6 +235,17 @@ figures! {
         "Steps that came late by half a step and more, and those left out while a match stood still \
          for the store.");
 
+    Level, PLUGINS = Level::new("gameserver_plugins",
+        "Games of the plugins' directory that matches can begin with.");
+    Counter, PLUGINS_REFUSED = Counter::new("gameserver_plugins_refused_total",
+        "Files of that directory that are no game; the log says why.");
+    Counter, PLUGIN_CALLS = Counter::new("gameserver_plugin_calls_total",
+        "Calls of functions of plugins.");
+    Counter, PLUGIN_FUEL = Counter::new("gameserver_plugin_fuel_total",
+        "Fuel that they took: about a unit for each instruction.");
+    Counter, PLUGINS_FAILED = Counter::new("gameserver_plugin_matches_failed_total",
+        "Matches whose plugin failed; the log says how.");
+
     Observed, TICKETS_SEARCHING = Observed::new(GAUGE, "gameserver_tickets_searching", &[],
         "Tickets that wait for others, in the whole store, as this node saw it last.");
     Histogram, MATCHMAKING_WAIT = Histogram::of_times("gameserver_matchmaking_wait_seconds",

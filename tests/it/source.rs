@@ -14,6 +14,7 @@ const ROOMS: &[&str] = &[
     "session",
     "users",
     "matches",
+    "plugins",
     "cluster",
     "config",
     "protocol",

@@ -76,7 +76,8 @@ pub(super) async fn leaderboard(
     request: &Request,
     game: &str,
 ) -> Result<Response, Refusal> {
-    let game = &http.registry.game_type(game)?.info().name;
+    let game_type = http.registry.game_type(game)?;
+    let game = &game_type.info().name;
     let query = Query::of(request);
     let limit = limit(&query)?;
     let cursor = query.parsed("cursor", "a next_cursor", Cursor::parse)?;

@@ -72,7 +72,7 @@ impl<'a> Match<'a> {
 }
 
 pub(super) fn games(http: &Http) -> Response {
-    let items = http.registry.catalog().list().collect();
+    let items = http.registry.catalog().list();
     json(StatusCode::OK, &List { items, next_cursor: None })
 }
 

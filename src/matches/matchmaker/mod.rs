@@ -168,7 +168,7 @@ impl Matchmaker {
         let game_type = self.registry.game_type(game)?;
         let info = game_type.info();
         let named = options.contains_key(PLAYERS);
-        let (setup, _) = start(game_type, options.clone(), 0).map_err(MatchError::BadOption)?;
+        let (setup, _) = start(&game_type, options.clone(), 0)?;
         if setup.players == info.default_players {
             options.remove(PLAYERS);
         }

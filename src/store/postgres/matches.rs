@@ -243,6 +243,25 @@ impl Postgres {
         rows.first().map(read_match).transpose()
     }
 
+    pub(in crate::store) async fn keep_module(
+        &self,
+        version: String,
+        code: Vec<u8>,
+    ) -> Result<(), StoreError> {
+        let params: [Param; 2] = [(&version, Type::TEXT), (&code, Type::BYTEA)];
+        let sql = "INSERT INTO modules VALUES ($1, $2) ON CONFLICT DO NOTHING";
+        self.query(sql, &params).await.map(drop)
+    }
+
+    pub(in crate::store) async fn module(
+        &self,
+        version: String,
+    ) -> Result<Option<Vec<u8>>, StoreError> {
+        let params: [Param; 1] = [(&version, Type::TEXT)];
+        let rows = self.query("SELECT code FROM modules WHERE version = $1", &params).await?;
+        Ok(rows.first().map(|row| row.get(0)))
+    }
+
     pub(in crate::store) async fn log_snapshot(
         &self,
         id: MatchId,

@@ -20,6 +20,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../migrations/postgres/0006_certificates.sql"),
     include_str!("../migrations/postgres/0007_ratings.sql"),
     include_str!("../migrations/postgres/0008_parties.sql"),
+    include_str!("../migrations/postgres/0009_modules.sql"),
 ];
 
 /// The advisory lock's number, which nothing else in the database should use.

@@ -60,6 +60,30 @@ impl Sqlite {
         .await
     }
 
+    pub(in crate::store) async fn keep_module(
+        &self,
+        version: String,
+        code: Vec<u8>,
+    ) -> Result<(), StoreError> {
+        self.write(move |db| {
+            db.prepare_cached("INSERT INTO modules VALUES (?, ?) ON CONFLICT DO NOTHING")?
+                .execute((version, code))?;
+            Ok(())
+        })
+        .await
+    }
+
+    pub(in crate::store) async fn module(
+        &self,
+        version: String,
+    ) -> Result<Option<Vec<u8>>, StoreError> {
+        self.read(move |db| {
+            let sql = "SELECT code FROM modules WHERE version = ?";
+            Ok(db.prepare_cached(sql)?.query_row([version], |row| row.get(0)).optional()?)
+        })
+        .await
+    }
+
     pub(in crate::store) async fn log_snapshot(
         &self,
         id: MatchId,

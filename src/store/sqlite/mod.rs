@@ -39,6 +39,7 @@ pub(super) const MIGRATIONS: &[&str] = &[
     include_str!("../migrations/sqlite/0003_tickets.sql"),
     include_str!("../migrations/sqlite/0004_ratings.sql"),
     include_str!("../migrations/sqlite/0005_parties.sql"),
+    include_str!("../migrations/sqlite/0006_modules.sql"),
 ];
 
 /// Tells the caller of a change whether it was committed.

@@ -14,7 +14,7 @@ use super::{Put, Source, TransferError};
 use crate::platform;
 
 /// What the header line begins with: the version of the format, and of what the tables mean.
-const HEADER: &str = "gameserver-backup format=1 schema=2 server=";
+const HEADER: &str = "gameserver-backup format=1 schema=3 server=";
 /// Longest line.
 const LINE_BYTES_MAX: u64 = 1024;
 

@@ -78,6 +78,11 @@ pub(super) const TABLES: &[Table] = &[
         columns: &[("session_id", Kind::Uuid), ("until", Kind::Integer)],
     },
     Table {
+        name: "modules",
+        key: "version",
+        columns: &[("version", Kind::Text), ("code", Kind::Bytes)],
+    },
+    Table {
         name: "matches",
         key: "id",
         columns: &[

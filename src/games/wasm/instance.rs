@@ -1,0 +1,459 @@
+//! One match's memory of a module, and calls into it: each has its own fuel, and whatever comes out is
+//! looked at before it is believed.
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use wasmi::{
+    Caller, Engine, Error, Linker, Memory, Store, StoreLimits, StoreLimitsBuilder, TrapCode,
+    TypedFunc, WasmParams, WasmResults,
+};
+
+use super::super::{
+    Audience, BadOption, Leaving, Outcome, Refusal, Rng, Seat, SeatSet, Setup, Viewer,
+};
+use super::Plugin;
+use super::interface::{
+    CALL_FUEL, DETAIL_CHARS_MAX, EVENTS_MAX, HOST, INTERFACE, LINE_BYTES_MAX, LINES_MAX, MEMORY,
+    MEMORY_BYTES_MAX, REASON_BYTES_MAX, TABLE_ELEMENTS_MAX, TABLES_MAX, TEXT_BYTES_MAX,
+    TEXT_DEPTH_MAX,
+};
+use crate::telemetry::figures::{PLUGIN_CALLS, PLUGIN_FUEL};
+
+/// Why a module can't go on: which function failed, and how.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Failure(pub String);
+
+/// What a module's imports work on.
+pub(super) struct Host {
+    limits: StoreLimits,
+    random: Rng,
+    /// Whether the call is one that comes again when the match is gone through again.
+    may_draw: bool,
+    lines: Vec<String>,
+}
+
+/// A module's memory, and the functions that it exports.
+pub(super) struct Instance {
+    store: Store<Host>,
+    memory: Memory,
+    exports: Exports,
+    /// Fuel of the last call.
+    pub spent: u64,
+}
+
+type Text = i64;
+type InText = (i32, i32);
+type SeatAndText = (i32, i32, i32);
+
+struct Exports {
+    interface_version: TypedFunc<(), i32>,
+    alloc: TypedFunc<i32, i32>,
+    info: TypedFunc<(), Text>,
+    start: TypedFunc<InText, Text>,
+    decide: TypedFunc<SeatAndText, Text>,
+    apply: TypedFunc<SeatAndText, ()>,
+    leave: TypedFunc<(i32, i32), ()>,
+    view: TypedFunc<i32, Text>,
+    outcome: TypedFunc<(), Text>,
+    tick: Option<TypedFunc<(), ()>>,
+    audience: Option<TypedFunc<SeatAndText, Text>>,
+    snapshot: Option<TypedFunc<(), Text>>,
+    restore: Option<TypedFunc<InText, i32>>,
+    commands: Option<TypedFunc<i32, Text>>,
+}
+
+/// What `start` is given.
+#[derive(Serialize)]
+struct Start<'a> {
+    players: u8,
+    options: &'a serde_json::Map<String, serde_json::Value>,
+}
+
+/// What it says against an option.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NoOption {
+    option: String,
+    detail: String,
+}
+
+/// What follows from a command.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Decision {
+    events: Option<Vec<Box<RawValue>>>,
+    refused: Option<Refused>,
+    #[serde(default)]
+    detail: String,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Refused {
+    NotYourTurn,
+    IllegalMove,
+    BadCommand,
+}
+
+/// Who may be told of an event, where that is not everybody.
+#[derive(Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Told {
+    Except(Seat),
+    Only(Vec<Seat>),
+}
+
+/// A match's state as it is kept: the module knows nothing of its numbers.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Kept {
+    random: Rng,
+    state: Box<RawValue>,
+}
+
+/// What a module may import.
+pub(super) fn linker(engine: &Engine) -> Linker<Host> {
+    let random = |mut caller: Caller<'_, Host>| {
+        let host = caller.data_mut();
+        if host.may_draw {
+            return Ok(host.random.next_u64().cast_signed());
+        }
+        let where_it_may = "random is for start, apply, tick and leave alone: here its numbers would \
+                            not come again";
+        Err(Error::new(where_it_may))
+    };
+    let log = |mut caller: Caller<'_, Host>, address: i32, length: i32| {
+        let memory = caller.get_export(MEMORY).and_then(wasmi::Extern::into_memory);
+        let Some(memory) = memory else { return Ok(()) };
+        let (bytes, host) = memory.data_and_store_mut(&mut caller);
+        let line = slice(bytes, address.cast_unsigned(), length.cast_unsigned())
+            .ok_or_else(|| Error::new("log: there is no such memory"))?;
+        if host.lines.len() < LINES_MAX {
+            let line = String::from_utf8_lossy(&line[..line.len().min(LINE_BYTES_MAX)]);
+            host.lines.push(line.replace(char::is_control, " "));
+        }
+        Ok(())
+    };
+    let mut linker = Linker::new(engine);
+    let defined = linker
+        .func_wrap(HOST, "random", random)
+        .and_then(|linker| linker.func_wrap(HOST, "log", log).map(drop));
+    debug_assert!(defined.is_ok(), "two names");
+    linker
+}
+
+impl Instance {
+    /// A new one; nothing has begun in it.
+    pub fn new(plugin: &Plugin, seed: u64) -> Result<Self, Failure> {
+        let limits = StoreLimitsBuilder::new()
+            .memory_size(MEMORY_BYTES_MAX)
+            .table_elements(TABLE_ELEMENTS_MAX)
+            .instances(1)
+            .memories(1)
+            .tables(TABLES_MAX)
+            .build();
+        let host = Host { limits, random: Rng::new(seed), may_draw: false, lines: Vec::new() };
+        let mut store = Store::new(&plugin.engine, host);
+        store.limiter(|host| &mut host.limits);
+        let made = |error: Error| Failure(format!("it can't be started: {}", explained(&error)));
+        store.set_fuel(CALL_FUEL).map_err(made)?;
+        let instance =
+            plugin.linker.instantiate_and_start(&mut store, &plugin.module).map_err(made)?;
+        let exports = Exports::of(&store, &instance).map_err(made)?;
+        let memory = instance.get_memory(&store, MEMORY).ok_or(Error::new("no memory"));
+        let memory = memory.map_err(made)?;
+        if let Ok(initialize) = instance.get_typed_func::<(), ()>(&store, "_initialize") {
+            initialize.call(&mut store, ()).map_err(made)?;
+        }
+        Ok(Self { store, memory, exports, spent: 0 })
+    }
+
+    pub fn check_version(&mut self) -> Result<(), Failure> {
+        match self.call("interface_version", self.exports.interface_version, ())? {
+            INTERFACE => Ok(()),
+            other => Err(Failure(format!(
+                "its interface is version {other}; this server knows version {INTERFACE}"
+            ))),
+        }
+    }
+
+    pub fn has_tick(&self) -> bool {
+        self.exports.tick.is_some()
+    }
+
+    pub fn info<T: DeserializeOwned>(&mut self) -> Result<T, Failure> {
+        let text = self.call("info", self.exports.info, ())?;
+        self.json("info", text)
+    }
+
+    /// Begins a match, unless there is an option that it doesn't take.
+    pub fn start(&mut self, setup: &Setup) -> Result<Option<BadOption>, Failure> {
+        let input = Start { players: setup.players, options: &setup.options };
+        let input = serde_json::to_string(&input).map_err(|error| Failure(error.to_string()))?;
+        self.store.data_mut().may_draw = true;
+        let answer =
+            self.call_with("start", self.exports.start, &input, |(at, length)| (at, length))?;
+        if answer == 0 {
+            return Ok(None);
+        }
+        let NoOption { option, detail } = self.json("start", answer)?;
+        Ok(Some(BadOption { field: shortened(&option), detail: shortened(&detail) }))
+    }
+
+    pub fn decide(
+        &mut self,
+        seat: Seat,
+        command: &RawValue,
+    ) -> Result<Result<Vec<Box<RawValue>>, Refusal>, Failure> {
+        let answer =
+            self.call_with("decide", self.exports.decide, command.get(), with_seat(Some(seat)))?;
+        let Decision { events, refused, detail } = self.json("decide", answer)?;
+        let detail = shortened(&detail);
+        match (events, refused) {
+            (Some(events), None) if (1..=EVENTS_MAX).contains(&events.len()) => Ok(Ok(events)),
+            (None, Some(Refused::NotYourTurn)) => Ok(Err(Refusal::NotYourTurn)),
+            (None, Some(Refused::IllegalMove)) => Ok(Err(Refusal::IllegalMove(detail))),
+            (None, Some(Refused::BadCommand)) => Ok(Err(Refusal::BadCommand(detail))),
+            (Some(events), None) => Err(Failure(format!(
+                "decide: it gives {} events; 1 to {EVENTS_MAX} may follow from a command",
+                events.len()
+            ))),
+            _ => Err(Failure("decide: it gives either events or refused".into())),
+        }
+    }
+
+    pub fn apply(&mut self, seat: Option<Seat>, event: &RawValue) -> Result<(), Failure> {
+        self.store.data_mut().may_draw = true;
+        self.call_with("apply", self.exports.apply, event.get(), with_seat(seat))
+    }
+
+    pub fn tick(&mut self) -> Result<(), Failure> {
+        self.store.data_mut().may_draw = true;
+        self.exports.tick.map_or(Ok(()), |tick| self.call("tick", tick, ()))
+    }
+
+    pub fn leave(&mut self, seat: Seat, why: Leaving) -> Result<(), Failure> {
+        let why = match why {
+            Leaving::Left | Leaving::Resigned => 1,
+            Leaving::Timeout => 2,
+        };
+        self.store.data_mut().may_draw = true;
+        self.call("leave", self.exports.leave, (i32::from(seat.0), why))
+    }
+
+    pub fn audience(&mut self, seat: Option<Seat>, event: &RawValue) -> Result<Audience, Failure> {
+        let Some(audience) = self.exports.audience else { return Ok(Audience::Everyone) };
+        let answer = self.call_with("audience", audience, event.get(), with_seat(seat))?;
+        if answer == 0 {
+            return Ok(Audience::Everyone);
+        }
+        Ok(match self.json("audience", answer)? {
+            Told::Except(seat) => Audience::Except(seat),
+            Told::Only(seats) => {
+                Audience::Only(seats.into_iter().fold(SeatSet::default(), SeatSet::with))
+            }
+        })
+    }
+
+    pub fn view(&mut self, viewer: Viewer) -> Result<Box<RawValue>, Failure> {
+        let seat = match viewer {
+            Viewer::Seat(seat) => i32::from(seat.0),
+            Viewer::Spectator => -1,
+        };
+        let text = self.call("view", self.exports.view, seat)?;
+        self.json("view", text)
+    }
+
+    /// How a match of so many players ended, if it has.
+    pub fn outcome(&mut self, players: u8) -> Result<Option<Outcome>, Failure> {
+        let answer = self.call("outcome", self.exports.outcome, ())?;
+        if answer == 0 {
+            return Ok(None);
+        }
+        let outcome: Outcome = self.json("outcome", answer)?;
+        let Outcome { winners, draw, reason } = &outcome;
+        let rising = winners.windows(2).all(|pair| pair[0] < pair[1]);
+        let wrong = if !rising || winners.iter().any(|seat| seat.0 >= players) {
+            "winners are seats of the match, in rising order"
+        } else if *draw && !winners.is_empty() {
+            "nobody wins a draw"
+        } else if !is_word(reason) {
+            "its reason is a word of 1 to 32 letters, digits, - and _"
+        } else {
+            return Ok(Some(outcome));
+        };
+        Err(Failure(format!("outcome: {wrong}")))
+    }
+
+    /// All of the state, if the module gives it.
+    pub fn snapshot(&mut self) -> Result<Option<Box<RawValue>>, Failure> {
+        let Some(snapshot) = self.exports.snapshot else { return Ok(None) };
+        let text = self.call("snapshot", snapshot, ())?;
+        let state = self.json("snapshot", text)?;
+        let kept = Kept { random: self.store.data().random.clone(), state };
+        let kept = serde_json::value::to_raw_value(&kept);
+        kept.map(Some).map_err(|error| Failure(error.to_string()))
+    }
+
+    /// Takes it back; the inner error says that it is none.
+    pub fn restore(&mut self, snapshot: &RawValue) -> Result<Result<(), String>, Failure> {
+        let Some(restore) = self.exports.restore else {
+            return Ok(Err("the game gives no snapshots".into()));
+        };
+        let Kept { random, state } = match serde_json::from_str(snapshot.get()) {
+            Ok(kept) => kept,
+            Err(error) => return Ok(Err(error.to_string())),
+        };
+        let answer = self.call_with("restore", restore, state.get(), |text| text)?;
+        self.store.data_mut().random = random;
+        Ok(if answer == 1 { Ok(()) } else { Err("the game doesn't take it".into()) })
+    }
+
+    /// What a seat might send now, if the module says so.
+    pub fn commands(&mut self, seat: Seat) -> Result<Option<Vec<Box<RawValue>>>, Failure> {
+        let Some(commands) = self.exports.commands else { return Ok(None) };
+        let text = self.call("commands", commands, i32::from(seat.0))?;
+        self.json("commands", text).map(Some)
+    }
+
+    /// The lines that it has logged.
+    pub fn take_lines(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.store.data_mut().lines)
+    }
+
+    /// Bytes of its memory.
+    pub fn memory_bytes(&self) -> usize {
+        self.memory.data_size(&self.store)
+    }
+
+    fn call<P: WasmParams, R: WasmResults>(
+        &mut self,
+        name: &str,
+        function: TypedFunc<P, R>,
+        given: P,
+    ) -> Result<R, Failure> {
+        self.fuelled(name, |own| function.call(&mut own.store, given))
+    }
+
+    /// Calls with a text, in room that the module finds for it.
+    fn call_with<P: WasmParams, R: WasmResults>(
+        &mut self,
+        name: &str,
+        function: TypedFunc<P, R>,
+        text: &str,
+        given: impl FnOnce(InText) -> P,
+    ) -> Result<R, Failure> {
+        self.fuelled(name, |own| {
+            let length =
+                i32::try_from(text.len()).map_err(|error| Error::new(error.to_string()))?;
+            let address = own.exports.alloc.call(&mut own.store, length)?;
+            let place = usize::try_from(address.cast_unsigned()).unwrap_or(usize::MAX);
+            own.memory
+                .write(&mut own.store, place, text.as_bytes())
+                .map_err(|_| Error::new(format!("alloc has no {length} bytes at {address}")))?;
+            function.call(&mut own.store, given((address, length)))
+        })
+    }
+
+    /// One call with all its fuel.
+    fn fuelled<T>(
+        &mut self,
+        name: &str,
+        call: impl FnOnce(&mut Self) -> Result<T, Error>,
+    ) -> Result<T, Failure> {
+        let failed = |error: Error| Failure(format!("{name}: {}", explained(&error)));
+        self.store.set_fuel(CALL_FUEL).map_err(failed)?;
+        let answer = call(self);
+        self.store.data_mut().may_draw = false;
+        self.spent = CALL_FUEL - self.store.get_fuel().unwrap_or(0);
+        PLUGIN_CALLS.increment();
+        PLUGIN_FUEL.add(self.spent);
+        answer.map_err(failed)
+    }
+
+    /// A text that the module has given, as JSON.
+    fn json<T: DeserializeOwned>(&self, name: &str, text: Text) -> Result<T, Failure> {
+        let wrong = |what: String| Failure(format!("{name}: {what}"));
+        let (address, length) = ((text >> 32).cast_unsigned(), text.cast_unsigned() & 0xFFFF_FFFF);
+        let (address, length) = (address as u32, length as u32);
+        if length as usize > TEXT_BYTES_MAX {
+            return Err(wrong(format!("it gives {length} bytes; {TEXT_BYTES_MAX} at most")));
+        }
+        let bytes = slice(self.memory.data(&self.store), address, length)
+            .ok_or_else(|| wrong(format!("it has no {length} bytes at {address}")))?;
+        let text =
+            std::str::from_utf8(bytes).map_err(|error| wrong(format!("no UTF-8: {error}")))?;
+        if depth(text) > TEXT_DEPTH_MAX {
+            return Err(wrong(format!("JSON of more than {TEXT_DEPTH_MAX} levels")));
+        }
+        serde_json::from_str(text).map_err(|error| wrong(format!("not what is expected: {error}")))
+    }
+}
+
+impl Exports {
+    fn of(store: &Store<Host>, instance: &wasmi::Instance) -> Result<Self, Error> {
+        // Names and types were checked when the module was loaded.
+        macro_rules! exports {
+            ($($required:ident),*; $($optional:ident),*) => {
+                Ok(Self {
+                    $($required: instance.get_typed_func(store, stringify!($required))?,)*
+                    $($optional: instance.get_typed_func(store, stringify!($optional)).ok(),)*
+                })
+            };
+        }
+        exports!(
+            interface_version, alloc, info, start, decide, apply, leave, view, outcome;
+            tick, audience, snapshot, restore, commands
+        )
+    }
+}
+
+fn with_seat(seat: Option<Seat>) -> impl FnOnce(InText) -> SeatAndText {
+    let seat = seat.map_or(-1, |seat| i32::from(seat.0));
+    move |(address, length)| (seat, address, length)
+}
+
+fn slice(memory: &[u8], address: u32, length: u32) -> Option<&[u8]> {
+    let start = usize::try_from(address).ok()?;
+    memory.get(start..start.checked_add(usize::try_from(length).ok()?)?)
+}
+
+/// How deep lists and objects stand within each other.
+fn depth(json: &str) -> usize {
+    let (mut depth, mut deepest, mut in_string, mut escaped) = (0_usize, 0, false, false);
+    for byte in json.bytes() {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if in_string => escaped = true,
+            b'"' => in_string = !in_string,
+            b'[' | b'{' if !in_string => {
+                depth += 1;
+                deepest = deepest.max(depth);
+            }
+            b']' | b'}' if !in_string => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+    }
+    deepest
+}
+
+fn is_word(text: &str) -> bool {
+    (1..=REASON_BYTES_MAX).contains(&text.len())
+        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
+}
+
+fn shortened(text: &str) -> String {
+    text.chars().take(DETAIL_CHARS_MAX).collect()
+}
+
+/// What went wrong, for the module's author.
+fn explained(error: &Error) -> String {
+    match error.as_trap_code() {
+        Some(TrapCode::OutOfFuel) => format!("it takes more than {CALL_FUEL} units of fuel"),
+        Some(TrapCode::UnreachableCodeReached) => {
+            "it gives up (unreachable): a panic, an abort, or a failed assertion".into()
+        }
+        _ => error.to_string(),
+    }
+}
