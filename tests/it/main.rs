@@ -28,6 +28,7 @@ mod metrics;
 mod nodes;
 mod pairs_wire;
 mod platform;
+mod plugins;
 mod postgres_away;
 mod pprof;
 mod rates;

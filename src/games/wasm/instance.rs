@@ -1,7 +1,9 @@
 //! One match's memory of a module, and calls into it: each has its own fuel, and whatever comes out is
 //! looked at before it is believed.
 
-use serde::de::DeserializeOwned;
+use std::collections::BTreeMap;
+
+use serde::de::{DeserializeOwned, IgnoredAny};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use wasmi::{
@@ -211,7 +213,15 @@ impl Instance {
         let Decision { events, refused, detail } = self.json("decide", answer)?;
         let detail = shortened(&detail);
         match (events, refused) {
-            (Some(events), None) if (1..=EVENTS_MAX).contains(&events.len()) => Ok(Ok(events)),
+            (Some(events), None) if (1..=EVENTS_MAX).contains(&events.len()) => {
+                match events.iter().find(|event| is_named_like_the_engines(event)) {
+                    None => Ok(Ok(events)),
+                    Some(event) => Err(Failure(format!(
+                        "decide: an event must not be named like one of the engine's: {}",
+                        shortened(event.get())
+                    ))),
+                }
+            }
             (None, Some(Refused::NotYourTurn)) => Ok(Err(Refusal::NotYourTurn)),
             (None, Some(Refused::IllegalMove)) => Ok(Err(Refusal::IllegalMove(detail))),
             (None, Some(Refused::BadCommand)) => Ok(Err(Refusal::BadCommand(detail))),
@@ -407,6 +417,22 @@ impl Exports {
             tick, audience, snapshot, restore, commands
         )
     }
+}
+
+/// Whether clients would take an event for one of the engine's own.
+fn is_named_like_the_engines(event: &RawValue) -> bool {
+    #[derive(PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+    #[serde(rename_all = "snake_case")]
+    enum Name {
+        Joined,
+        Left,
+        Started,
+        Ended,
+        #[serde(other)]
+        Other,
+    }
+    let names = serde_json::from_str::<BTreeMap<Name, IgnoredAny>>(event.get());
+    names.is_ok_and(|names| names.into_keys().any(|name| name != Name::Other))
 }
 
 fn with_seat(seat: Option<Seat>) -> impl FnOnce(InText) -> SeatAndText {

@@ -1,0 +1,236 @@
+//! Games of a directory: they come, change and go while the server runs, and nothing that they do
+//! harms another match.
+
+use std::fs;
+use std::path::Path;
+
+use rustix::process::Signal;
+use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
+use tempfile::TempDir;
+
+use crate::client::{Socket, User, word};
+use crate::harness::{Server, command_in, field, on_postgres, until};
+use crate::postgres;
+
+/// A module of the test's game; the title tells versions apart.
+fn module(title: &str) -> Vec<u8> {
+    let info = json!({
+        "title": title, "description": "Add digits.", "min_players": 2, "max_players": 2, "mode": "turns",
+    });
+    let info = info.to_string();
+    let text = include_str!("../support/counter.wat")
+        .replace("$INFO_LENGTH", &info.len().to_string())
+        .replace("$INFO", &info.replace('"', "\\22"));
+    wat::parse_str(text).unwrap()
+}
+
+fn version(code: &[u8]) -> String {
+    Sha256::digest(code).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Puts a file there at once, as whoever cares does.
+fn put(dir: &TempDir, file: &str, code: &[u8]) {
+    let new = dir.path().join("new");
+    fs::write(&new, code).unwrap();
+    fs::rename(new, dir.path().join(file)).unwrap();
+}
+
+fn directory(path: &Path) -> [(&str, &str); 2] {
+    [("GAMES_DIR", path.to_str().unwrap()), ("LOG", "debug")]
+}
+
+/// A server with the test's game, and the directory that it is in.
+fn with_counter() -> (TempDir, Server) {
+    let dir = tempfile::tempdir().unwrap();
+    put(&dir, "counter.wasm", &module("Counter"));
+    let server = Server::with(&directory(dir.path()));
+    (dir, server)
+}
+
+fn game(server: &Server, name: &str) -> Option<Value> {
+    let answer = server.call("GET", &format!("/v1/games/{name}")).send();
+    (answer.status != 404).then(|| answer.expect(200))
+}
+
+/// Waits until matches of the game begin with this module.
+fn offered(server: &Server, name: &str, code: &[u8]) {
+    let version = version(code);
+    until("the module is offered", || game(server, name).filter(|game| game["version"] == version));
+}
+
+fn counting(server: &Server) -> (String, [User; 2], [Socket; 2]) {
+    let users = [server.guest(), server.guest()];
+    let id = server.seated(&json!({"game": "counter"}), &[&users[0], &users[1]]);
+    let sockets = [0, 1].map(|seat| server.play(&users[seat], &id));
+    (id, users, sockets)
+}
+
+fn sum(server: &Server, user: &User, id: &str) -> Value {
+    server.connect(user, &format!("/v1/matches/{id}/socket")).1["view"]["sum"].clone()
+}
+
+/// Sends a command that makes the rules fail, and sees its match end for both.
+fn fails(server: &Server, command: &str) -> String {
+    let (id, users, [mut first, mut second]) = counting(server);
+    first.accepted(1, &json!(3));
+    first.send(&json!({"type": "command", "id": 2, "command": command}));
+    for socket in [&mut first, &mut second] {
+        let ended = socket.expect("ended");
+        let failed = json!({"winners": [], "draw": false, "reason": "failed"});
+        assert_eq!((&ended["outcome"], &ended["ratings"]), (&failed, &Value::Null), "{ended}");
+    }
+    let told = server.logged(|line| field(line, "why").is_some() && line.contains(&id));
+    let answer = server.get(&users[0], &format!("/v1/matches/{id}")).expect(200);
+    assert_eq!(answer["state"], "ended");
+    field(&told, "why").unwrap().as_str().unwrap().to_owned()
+}
+
+#[test]
+fn a_plugin_is_a_game_like_any_other() {
+    let (_dir, server) = with_counter();
+    let info = game(&server, "counter").unwrap();
+    let expected = json!({
+        "name": "counter", "title": "Counter", "description": "Add digits.", "min_players": 2,
+        "max_players": 2, "mode": "turns", "tick_hz": null, "plugin": true,
+        "version": version(&module("Counter")),
+    });
+    assert_eq!(info, expected);
+    let listed = server.call("GET", "/v1/games").send().expect(200);
+    assert_eq!(listed["items"].as_array().unwrap().last(), Some(&expected));
+
+    let (id, users, [mut first, mut second]) = counting(&server);
+    first.accepted(1, &json!(7));
+    assert_eq!(second.event()["event"], json!(7));
+    first.send(&json!({"type": "command", "id": 2, "command": {"no": "digit"}}));
+    let refused = first.expect("error");
+    assert_eq!(word(&refused), "illegal-move");
+    assert_eq!(refused["problem"]["detail"], "it takes a digit");
+    assert_eq!(sum(&server, &server.guest(), &id), "07");
+    second.accepted(1, &json!(3));
+    let ended = first.expect("ended");
+    assert_eq!(ended["outcome"]["winners"], json!([0]));
+    assert_eq!(ended["ratings"].as_array().unwrap().len(), 2, "it is rated: {ended}");
+    let log = server.events(&users[1], &id);
+    let own: Vec<_> = log.iter().map(|event| &event["event"]).filter(|e| e.is_number()).collect();
+    assert_eq!(own, [&json!(7), &json!(3)]);
+    let said = server.logged(|line| line.contains("a digit was added"));
+    assert!(said.contains(&id), "{said}");
+}
+
+#[test]
+fn rules_that_fail_end_their_own_match_and_no_other() {
+    let (_dir, server) = with_counter();
+    let (id, users, [mut first, mut second]) = counting(&server);
+    first.accepted(1, &json!(1));
+    let why = fails(&server, "loop");
+    assert!(why.starts_with("decide: it takes more than"), "{why}");
+    let why = fails(&server, "trap");
+    assert!(why.starts_with("apply: it gives up"), "{why}");
+    second.accepted(1, &json!(2));
+    assert_eq!(sum(&server, &users[0], &id), "03");
+}
+
+#[test]
+fn a_match_keeps_the_module_that_it_began_with() {
+    let (dir, mut server) = with_counter();
+    let (id, users, [mut first, _second]) = counting(&server);
+    first.accepted(1, &json!(4));
+
+    let newer = module("Counter, again");
+    put(&dir, "counter.wasm", &newer);
+    offered(&server, "counter", &newer);
+    assert_eq!(first.accepted(2, &json!(1)), 5);
+    let (newer_id, ..) = counting(&server);
+
+    // From memory, from the store, and with no file at all.
+    for gone in [false, true] {
+        if gone {
+            fs::remove_file(dir.path().join("counter.wasm")).unwrap();
+            until("the game is gone", || game(&server, "counter").is_none().then_some(()));
+            server.post(&users[0], "/v1/matches", &json!({"game": "counter"})).problem(422);
+        }
+        server.kill9();
+        server.restart();
+        assert_eq!(sum(&server, &users[0], &id), "05");
+        assert_eq!(sum(&server, &users[0], &newer_id), "00");
+    }
+    let mut first = server.play(&users[0], &id);
+    assert_eq!(first.accepted(3, &json!(5)), 7, "the end comes with it");
+    assert_eq!(first.expect("ended")["outcome"]["reason"], "completed");
+
+    let mut replay = command_in(&server.data);
+    let url = server.database_url();
+    replay.envs(url.map(|url| ("GAMESERVER_DATABASE_URL", url)));
+    let output = replay.args(["replay", &id, "--verify"]).output().unwrap();
+    let (text, error) = (output.stdout, String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{error}");
+    assert!(String::from_utf8(text).unwrap().contains(r#"{"sum":"10"}"#));
+}
+
+#[test]
+fn what_is_no_game_is_refused_and_the_old_one_stays() {
+    let (dir, server) = with_counter();
+    let good = module("Counter");
+    let why = |file: &str| {
+        server.signal(Signal::HUP);
+        let line = server.logged(|line| line.contains("is no game") && line.contains(file));
+        field(&line, "why").unwrap().as_str().unwrap().to_owned()
+    };
+    put(&dir, "counter.wasm", b"\0asm, or not");
+    assert!(!why("counter.wasm").is_empty());
+    put(&dir, "pairs.wasm", &good);
+    assert_eq!(why("pairs.wasm"), "the server has a game pairs of its own: rename the file");
+    put(&dir, "My Game.wasm", &good);
+    assert!(why("My Game.wasm").contains("1 to 32 of a-z, 0-9 and -"));
+    let foreign = r#"(module (import "wasi_snapshot_preview1" "fd_write"
+        (func (param i32 i32 i32 i32) (result i32))) (memory (export "memory") 1))"#;
+    put(&dir, "foreign.wasm", &wat::parse_str(foreign).unwrap());
+    assert!(why("foreign.wasm").starts_with("it imports wasi_snapshot_preview1.fd_write"));
+    put(&dir, "empty.wasm", &wat::parse_str(r#"(module (memory (export "memory") 1))"#).unwrap());
+    assert_eq!(why("empty.wasm"), "it doesn't export interface_version() -> i32");
+    assert_eq!(game(&server, "counter").unwrap()["version"], version(&good));
+    let (_, _, [mut first, _second]) = counting(&server);
+    first.accepted(1, &json!(2));
+    // Two versions of one game, and what was refused.
+    let better = module("Better");
+    put(&dir, "counter.wasm", &better);
+    offered(&server, "counter", &better);
+}
+
+#[test]
+fn a_directory_that_is_not_there_stops_the_start() {
+    let data = tempfile::tempdir().unwrap();
+    let url = on_postgres().then(postgres::database);
+    let mut command = command_in(&data);
+    command.envs(url.as_ref().map(|database| ("GAMESERVER_DATABASE_URL", &database.url)));
+    let output = command.env("GAMESERVER_GAMES_DIR", "/nowhere/games").output().unwrap();
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert!(!output.status.success());
+    let line = stderr.lines().last().unwrap();
+    assert!(line.contains("GAMESERVER_GAMES_DIR: /nowhere/games: "), "{stderr}");
+}
+
+#[test]
+fn a_node_without_the_file_goes_on_with_a_match() {
+    let database = postgres::database();
+    let dir = tempfile::tempdir().unwrap();
+    put(&dir, "counter.wasm", &module("Counter"));
+    let url = database.url.as_str();
+    let common = [("DATABASE_URL", url), ("LEASE_SECONDS", "2")];
+    let mut first = Server::with(&[&common[..], &directory(dir.path())].concat());
+    let second = Server::with(&common);
+    let (id, users, [mut socket, _]) = counting(&first);
+    socket.accepted(1, &json!(6));
+    first.kill9();
+    let taken = until("the match goes on", || {
+        let path = format!("/v1/matches/{id}/socket?after=4");
+        let mut socket = Socket::open(second.public, &users[0], &path, None).ok()?;
+        assert_eq!(socket.message()["view"]["sum"], "06");
+        Some(socket)
+    });
+    let mut socket = taken;
+    socket.accepted(2, &json!(4));
+    assert_eq!(socket.expect("ended")["outcome"]["winners"], json!([0]));
+    assert!(game(&second, "counter").is_none(), "none begins there");
+}
