@@ -281,7 +281,7 @@ fn replayed(config: Config, id: MatchId, verify: bool) -> Result<String, MatchEr
         let store = match config.database {
             Database::Sqlite(file) => {
                 file.metadata().map_err(unusable)?;
-                Store::Sqlite(Sqlite::open(&file)?)
+                Store::Sqlite(Sqlite::open_as_it_is(&file)?)
             }
             Database::Postgres(settings, _) => Store::Postgres(Postgres::new(&settings)?),
         };

@@ -5,7 +5,7 @@
 //! held across a wait. A change first gets its room in the log ([`Match::begin`]), so that what has
 //! changed here always reaches the store.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::{Duration, Instant};
 
 use serde_json::value::RawValue;
@@ -515,6 +515,15 @@ impl Match {
 
     pub(super) fn lock_any(&self) -> MutexGuard<'_, Core> {
         self.core.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// `None` while somebody else works on it.
+    pub(super) fn try_lock(&self) -> Option<MutexGuard<'_, Core>> {
+        match self.core.try_lock() {
+            Ok(core) => Some(core),
+            Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+            Err(TryLockError::WouldBlock) => None,
+        }
     }
 
     pub(super) fn holds_lease(&self) -> bool {

@@ -117,8 +117,11 @@ impl Due {
             return None;
         };
         let took = now.elapsed();
-        if step == Step::Stopped {
-            return None;
+        match step {
+            Step::Stopped => return None,
+            // Due as before: it comes with the next millisecond.
+            Step::Busy => return Some(self),
+            Step::Done | Step::Stood => {}
         }
         TICK_TIME.took(took);
         if late > period / 2 || step == Step::Stood {

@@ -86,6 +86,8 @@ struct StepInput<'a> {
 pub(super) enum Step {
     /// It goes on.
     Done,
+    /// Somebody else works on the match: other matches need not wait for that.
+    Busy,
     /// The match stands still for the store, and tries again.
     Stood,
     /// Its clock stops until somebody starts it again.
@@ -327,7 +329,8 @@ impl Match {
 
     /// One step, when its time has come.
     pub(super) fn step(self: &Arc<Self>, now: Instant) -> Step {
-        let core = &mut *self.lock_any();
+        let Some(mut core) = self.try_lock() else { return Step::Busy };
+        let core = &mut *core;
         let (moves, held) = (core.moves(), core.is_held());
         let (sent, written) = (core.sent, core.written);
         let Some(ticks) = &mut core.ticks else { return Step::Stopped };

@@ -91,6 +91,16 @@ fn a_match_is_replayed_and_verified_while_a_server_runs_and_after() {
     assert!(output.status.success(), "{stderr}");
     assert!(text.contains(r#""input":{"turn":"up"}"#) && text.contains(r#""heads":["#), "{text}");
 
+    if url.is_none() {
+        // One of another version is left as it is.
+        let file = server.data.path().join("data/gameserver.db");
+        let db = rusqlite::Connection::open(file).unwrap();
+        db.pragma_update(None, "user_version", 1).unwrap();
+        let (output, _, stderr) = replay(&server.data, &[&id]);
+        assert!(!output.status.success() && stderr.contains("schema has version 1"), "{stderr}");
+        let now: u32 = db.query_row("PRAGMA user_version", [], |row| row.get(0)).unwrap();
+        assert_eq!(now, 1);
+    }
     let unknown = "00000000-0000-7000-8000-000000000000";
     for (arguments, code) in [(&[unknown][..], 1), (&["x"], 2), (&[], 2), (&[unknown, "x"], 2)] {
         let (output, stdout, stderr) = replay(&server.data, arguments);

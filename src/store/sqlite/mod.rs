@@ -66,6 +66,23 @@ impl Sqlite {
     pub fn open(path: &Path) -> Result<Self, StoreError> {
         let mut connection = connect(path)?;
         migrate(&mut connection)?;
+        Self::start(path, connection)
+    }
+
+    /// Opens a file that another program may work on: its schema has to be up to date.
+    pub fn open_as_it_is(path: &Path) -> Result<Self, StoreError> {
+        let connection = connect(path)?;
+        let (done, wanted) = (schema_version(&connection)?, MIGRATIONS.len());
+        if done != wanted {
+            return Err(StoreError::Corrupt(format!(
+                "its schema has version {done}, and here {wanted} is wanted: use the program that \
+                 serves it, or let this version serve it once"
+            )));
+        }
+        Self::start(path, connection)
+    }
+
+    fn start(path: &Path, connection: Connection) -> Result<Self, StoreError> {
         let (writes, write_queue) = sync_channel(QUEUE_MAX);
         let (reads, read_queue) = sync_channel(QUEUE_MAX);
         let read_queue = Arc::new(Mutex::new(read_queue));
@@ -160,9 +177,14 @@ fn connect(path: &Path) -> Result<Connection, StoreError> {
     Ok(db)
 }
 
+/// How many of [`MIGRATIONS`] it has had.
+fn schema_version(db: &Connection) -> Result<usize, StoreError> {
+    Ok(db.query_row("PRAGMA user_version", [], |row| row.get(0))?)
+}
+
 fn migrate(db: &mut Connection) -> Result<(), StoreError> {
     let transaction = db.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
-    let done: usize = transaction.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+    let done = schema_version(&transaction)?;
     if done > MIGRATIONS.len() {
         return Err(StoreError::Corrupt(format!(
             "its schema has version {done}, this server knows versions up to {}: it was written \
