@@ -315,6 +315,18 @@ fn a_match_and_its_log_are_read_as_they_were_written() {
 }
 
 #[test]
+fn a_plugin_is_kept_by_its_version() {
+    each(|store| async move {
+        let code: Vec<u8> = (0..=255).cycle().take(100_000).collect();
+        assert_eq!(store.module("1".into()).await.unwrap(), None);
+        for given in [&code[..], b"other bytes: the first stay"] {
+            store.keep_module("1".into(), given.to_vec()).await.unwrap();
+            assert_eq!(store.module("1".into()).await.unwrap().as_ref(), Some(&code));
+        }
+    });
+}
+
+#[test]
 fn the_latest_snapshot_of_a_log_is_kept_with_the_change_that_it_includes() {
     each(|store| async move {
         let creator = guest("Creator");

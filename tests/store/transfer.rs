@@ -55,6 +55,7 @@ fn filled() -> (tempfile::TempDir, Place) {
             let appended = store.append(Arc::new(vec![MatchChange { at: NOW, ..change }])).await;
             assert!(appended.unwrap().refused.is_empty());
         }
+        store.keep_module("a version".into(), b"\0asm\xFF".to_vec()).await.unwrap();
         let rated = played(&[players[0].id, players[1].id], &[1]);
         assert_eq!(store.append(Arc::new(rated)).await.unwrap().ratings.len(), 1);
     });
@@ -82,6 +83,7 @@ fn dump(place: &Place) -> Vec<String> {
         "matches",
         "match_players",
         "match_events",
+        "modules",
         "ratings",
         "rating_counts",
     ] {
@@ -109,6 +111,7 @@ fn everything_comes_to_postgres_and_back() {
     let there = copy(&from, &server(&database)).unwrap();
     for (table, count) in [
         ("users", 2),
+        ("modules", 1),
         ("matches", MATCHES + 1),
         ("match_events", MATCHES * EVENTS + 2),
         ("ratings", 2),
