@@ -16,10 +16,12 @@ use std::time::{Duration, Instant, SystemTime};
 use crate::auth::SigningKeys;
 use crate::config::{self, Config, Database, FILE_SUFFIX, SETTINGS, reachable};
 use crate::games::Catalog;
+use crate::games::wasm::check::check;
 use crate::ids::MatchId;
 use crate::matches::MatchError;
 use crate::matches::replay::Kept;
 use crate::platform;
+use crate::plugins;
 use crate::store::postgres::{self, Migrate, Postgres};
 use crate::store::sqlite::Sqlite;
 use crate::store::transfer::{self, Place, Report, TransferError};
@@ -45,6 +47,10 @@ const COMMANDS: &[(&str, &str)] = &[
     ),
     ("restore", "Fill the store, which has to be empty, from such a file: restore FILE."),
     ("replay", "Print a match, or rebuild it from its log and compare: replay MATCH [--verify]."),
+    (
+        "check-game",
+        "Say whether a plugin is a game, play matches of it, and measure: check-game FILE.",
+    ),
     ("keygen", "Print a new RSA private key for GAMESERVER_JWT_PRIVATE_KEY."),
     ("healthcheck", "Exit with 0 if the server on this machine can take players, with 1 if not."),
     ("version", "Print the version."),
@@ -69,6 +75,12 @@ pub fn run(args: impl Iterator<Item = OsString>) -> ExitCode {
     }
     if command == "replay" {
         return replay(rest);
+    }
+    if command == "check-game" {
+        return match rest {
+            [file] => check_game(Path::new(file)),
+            _ => misuse("`check-game` takes one FILE"),
+        };
     }
     if let Some(extra) = rest.first().filter(|_| is_command(command)) {
         return misuse(&format!("`{command}` takes nothing after it, and there is {extra:?}"));
@@ -298,6 +310,25 @@ fn replayed(config: Config, id: MatchId, verify: bool) -> Result<String, MatchEr
         }
         Ok(text)
     })
+}
+
+fn check_game(file: &Path) -> ExitCode {
+    match checked_game(file, &Catalog::new(None, Vec::new())) {
+        Ok(report) => print(&report),
+        Err(why) => {
+            eprintln!("gameserver: {}: {why}", file.display());
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn checked_game(file: &Path, catalog: &Catalog) -> Result<String, String> {
+    let began = Instant::now();
+    let (game, code) = plugins::game_of(file, catalog)?;
+    let loaded = began.elapsed();
+    let began = Instant::now();
+    let mut report = check(&game)?;
+    Ok(report.text(&game, code.len(), loaded, began.elapsed()))
 }
 
 fn healthcheck(admin: SocketAddr) -> ExitCode {

@@ -90,12 +90,14 @@ impl Plugins {
             }
         };
         self.readable = true;
-        let (catalog, gone) = (&self.catalog, |name: &String| !files.contains_key(name));
-        self.found.extract_if(.., |name, _| gone(name)).for_each(|(name, found)| {
-            if found.offered.is_some() {
-                catalog.withdraw(&name);
+        let catalog = &self.catalog;
+        self.found.retain(|name, found| {
+            let stays = files.contains_key(name);
+            if !stays && found.offered.is_some() {
+                catalog.withdraw(name);
                 tracing::info!(game = name, "its plugin is gone: no more matches begin");
             }
+            stays
         });
         for (name, stamp) in files {
             let unknown = Found { stamp, read: false, offered: None };
@@ -138,27 +140,18 @@ impl Plugins {
 
     /// A file's game, kept in the store; `None` if it is offered already.
     async fn load(&self, name: &str, file: &Path) -> Result<Option<Arc<Plugin>>, Refused> {
-        let refused = |why: String| Err(Refused::File(why));
-        if !is_name(name) {
-            return refused(format!(
-                "a game's name, and so the file's, is 1 to {NAME_BYTES_MAX} of a-z, 0-9 and -"
-            ));
-        }
-        if self.catalog.is_taken(name) {
-            return refused(format!("the server has a game {name} of its own: rename the file"));
-        }
+        check_name(name, &self.catalog).map_err(Refused::File)?;
         if self.found.values().filter(|found| found.offered.is_some()).count() >= PLUGINS_MAX
             && self.catalog.find(name).is_none()
         {
-            return refused(format!("there are {PLUGINS_MAX} plugins: that is enough"));
+            let why = format!("there are {PLUGINS_MAX} plugins: that is enough");
+            return Err(Refused::File(why));
         }
         let (called, file) = (name.to_owned(), file.to_owned());
-        let loaded = spawn_blocking(move || {
-            let code = read(&file).map_err(|error| error.to_string())?;
-            Plugin::load(&called, &code).map(|plugin| (Arc::new(plugin), code))
-        });
+        let loaded = spawn_blocking(move || load(&called, &file));
         let loaded = loaded.await.unwrap_or_else(|panic| Err(panic.to_string()));
         let (plugin, code) = loaded.map_err(Refused::File)?;
+        let plugin = Arc::new(plugin);
         let version = &plugin.info().version;
         if self.catalog.find(name).is_some_and(|now| now.info().version == *version) {
             return Ok(None);
@@ -194,6 +187,35 @@ fn plugin_files(dir: &Path) -> io::Result<BTreeMap<String, Stamp>> {
         }
     }
     Ok(files)
+}
+
+/// The game that a file is once it lies in a directory of games, and its bytes. An error says why it
+/// is none.
+pub fn game_of(file: &Path, catalog: &Catalog) -> Result<(Plugin, Vec<u8>), String> {
+    if file.extension().is_none_or(|extension| extension != EXTENSION) {
+        return Err(format!("a game's file is called NAME.{EXTENSION}"));
+    }
+    let name = file.file_stem().unwrap_or_default().to_string_lossy();
+    check_name(&name, catalog)?;
+    load(&name, file)
+}
+
+/// Whether a plugin may have a name.
+fn check_name(name: &str, catalog: &Catalog) -> Result<(), String> {
+    if !is_name(name) {
+        return Err(format!(
+            "a game's name, and so the file's, is 1 to {NAME_BYTES_MAX} of a-z, 0-9 and -"
+        ));
+    }
+    if catalog.is_taken(name) {
+        return Err(format!("the server has a game {name} of its own: rename the file"));
+    }
+    Ok(())
+}
+
+fn load(name: &str, file: &Path) -> Result<(Plugin, Vec<u8>), String> {
+    let code = read(file).map_err(|error| error.to_string())?;
+    Plugin::load(name, &code).map(|plugin| (plugin, code))
 }
 
 /// Reads a module; of a file that is too large no more than tells that it is.

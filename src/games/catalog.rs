@@ -104,7 +104,7 @@ impl Catalog {
         plugins.known.retain(|_, plugin| plugin.strong_count() > 0);
         let key = (plugin.info().name.clone(), plugin.info().version.clone());
         plugins.known.insert(key, Arc::downgrade(&plugin));
-        playable(&plugin)
+        Arc::new(Loaded(plugin))
     }
 
     /// From now on matches of its name begin with this plugin.

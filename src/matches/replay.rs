@@ -28,12 +28,12 @@ impl Kept {
         let record = store.match_record(id).await?.ok_or(MatchError::Unknown)?;
         let mut events = log_of(store, id, 0).await?;
         events.retain(|event| event.seq <= record.seq);
-        let _plugin = match kept_plugin(store, &record).await {
+        let plugin = match kept_plugin(store, &record).await {
             Ok(plugin) => Some(catalog.know(plugin)),
             Err(MatchError::GameGone(_)) => None,
             Err(error) => return Err(error),
         };
-        Ok(Self { record, snapshot, events, _plugin })
+        Ok(Self { record, snapshot, events, _plugin: plugin })
     }
 
     /// What is known of the match, and its log, a line for each event.

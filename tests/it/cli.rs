@@ -29,7 +29,7 @@ fn refused_start(settings: &[(&str, &str)]) -> String {
 fn help_lists_commands_and_settings() {
     let (output, help, stderr) = run(gameserver().arg("help"));
     assert!(output.status.success() && stderr.is_empty());
-    for command in ["serve", "keygen", "healthcheck", "version", "help"] {
+    for command in ["serve", "check-game", "keygen", "healthcheck", "version", "help"] {
         assert!(help.contains(&format!("\n  {command} ")), "{command}: {help}");
     }
     for (setting, default) in [

@@ -9,15 +9,20 @@
 #![allow(unreachable_pub)]
 
 mod client;
+#[path = "../support/example_games.rs"]
+mod example_games;
 mod harness;
 #[path = "../support/pairs.rs"]
 mod pairs;
 #[path = "../support/postgres.rs"]
 mod postgres;
+#[path = "../support/wat.rs"]
+mod wat;
 
 mod accounts;
 mod arena;
 mod bad_input;
+mod check_game;
 mod cli;
 mod drain;
 mod durability;

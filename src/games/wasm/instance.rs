@@ -129,7 +129,7 @@ pub(super) fn linker(engine: &Engine) -> Linker<Host> {
         let memory = caller.get_export(MEMORY).and_then(wasmi::Extern::into_memory);
         let Some(memory) = memory else { return Ok(()) };
         let (bytes, host) = memory.data_and_store_mut(&mut caller);
-        let line = slice(bytes, address.cast_unsigned(), length.cast_unsigned())
+        let line = slice(bytes, address.cast_unsigned().into(), length.cast_unsigned().into())
             .ok_or_else(|| Error::new("log: there is no such memory"))?;
         if host.lines.len() < LINES_MAX {
             let line = String::from_utf8_lossy(&line[..line.len().min(LINE_BYTES_MAX)]);
@@ -162,7 +162,7 @@ impl Instance {
         store.set_fuel(CALL_FUEL).map_err(made)?;
         let instance =
             plugin.linker.instantiate_and_start(&mut store, &plugin.module).map_err(made)?;
-        let exports = Exports::of(&store, &instance).map_err(made)?;
+        let exports = Exports::of(&store, instance).map_err(made)?;
         let memory = instance.get_memory(&store, MEMORY).ok_or(Error::new("no memory"));
         let memory = memory.map_err(made)?;
         if let Ok(initialize) = instance.get_typed_func::<(), ()>(&store, "_initialize") {
@@ -178,10 +178,6 @@ impl Instance {
                 "its interface is version {other}; this server knows version {INTERFACE}"
             ))),
         }
-    }
-
-    pub fn has_tick(&self) -> bool {
-        self.exports.tick.is_some()
     }
 
     pub fn info<T: DeserializeOwned>(&mut self) -> Result<T, Failure> {
@@ -385,9 +381,9 @@ impl Instance {
     /// A text that the module has given, as JSON.
     fn json<T: DeserializeOwned>(&self, name: &str, text: Text) -> Result<T, Failure> {
         let wrong = |what: String| Failure(format!("{name}: {what}"));
-        let (address, length) = ((text >> 32).cast_unsigned(), text.cast_unsigned() & 0xFFFF_FFFF);
-        let (address, length) = (address as u32, length as u32);
-        if length as usize > TEXT_BYTES_MAX {
+        let text = text.cast_unsigned();
+        let (address, length) = (text >> 32, text & u64::from(u32::MAX));
+        if length > TEXT_BYTES_MAX as u64 {
             return Err(wrong(format!("it gives {length} bytes; {TEXT_BYTES_MAX} at most")));
         }
         let bytes = slice(self.memory.data(&self.store), address, length)
@@ -402,7 +398,7 @@ impl Instance {
 }
 
 impl Exports {
-    fn of(store: &Store<Host>, instance: &wasmi::Instance) -> Result<Self, Error> {
+    fn of(store: &Store<Host>, instance: wasmi::Instance) -> Result<Self, Error> {
         // Names and types were checked when the module was loaded.
         macro_rules! exports {
             ($($required:ident),*; $($optional:ident),*) => {
@@ -440,7 +436,7 @@ fn with_seat(seat: Option<Seat>) -> impl FnOnce(InText) -> SeatAndText {
     move |(address, length)| (seat, address, length)
 }
 
-fn slice(memory: &[u8], address: u32, length: u32) -> Option<&[u8]> {
+fn slice(memory: &[u8], address: u64, length: u64) -> Option<&[u8]> {
     let start = usize::try_from(address).ok()?;
     memory.get(start..start.checked_add(usize::try_from(length).ok()?)?)
 }

@@ -3,15 +3,18 @@
 //!
 //! - [`interface`]: the functions and texts that go over the border, and their bounds
 //! - [`instance`]: one match's memory, and calls into it
+//! - [`check`]: matches by chance, for authors
 //!
 //! wasmi interprets them: it adds little to the server, works on every target alike, and
 //! counts the same fuel on each (`docs/plugin-engines.md`). Code is compiled when a module is
 //! loaded: lazily, the fuel of the first call would tell one instance from the next.
 
+pub mod check;
 mod instance;
 pub mod interface;
 
-use std::cell::RefCell;
+use std::cell::{OnceCell, RefCell};
+use std::fmt::Write as _;
 use std::sync::Arc;
 
 use serde::Deserialize;
@@ -20,7 +23,7 @@ use sha2::{Digest as _, Sha256};
 use wasmi::{CompilationMode, Config, Engine, Linker, Module};
 
 use self::instance::{Failure, Host, Instance};
-use self::interface::MODULE_BYTES_MAX;
+use self::interface::{DETAIL_CHARS_MAX, MODULE_BYTES_MAX};
 use super::{
     Audience, Game, GameInfo, GameType, Leaving, Mode, NoStart, Outcome, Refusal, SEATS_MAX, Seat,
     SeatSet, Setup, TICK_HZ_MAX, Viewer,
@@ -62,7 +65,10 @@ struct Info {
 
 /// The version of the rules in a module: the SHA-256 of its bytes, in hexadecimal digits.
 pub fn version_of(code: &[u8]) -> String {
-    Sha256::digest(code).iter().map(|byte| format!("{byte:02x}")).collect()
+    Sha256::digest(code).iter().fold(String::new(), |mut digits, byte| {
+        let _ = write!(digits, "{byte:02x}");
+        digits
+    })
 }
 
 impl Plugin {
@@ -73,6 +79,10 @@ impl Plugin {
 
     /// Makes a game called `name` of a module. An error says why it is none.
     pub fn load(name: &str, code: &[u8]) -> Result<Self, String> {
+        Self::made(name, code).map_err(|why| one_line(&why))
+    }
+
+    fn made(name: &str, code: &[u8]) -> Result<Self, String> {
         if code.len() > MODULE_BYTES_MAX {
             return Err(format!("it has {} bytes; {MODULE_BYTES_MAX} at most", code.len()));
         }
@@ -96,8 +106,12 @@ impl Plugin {
             grace_seconds: 0,
         };
         let mut plugin = Self { info: unknown, one_view: false, engine, linker, module };
-        plugin.ask().map_err(|Failure(why)| why)?;
+        plugin.ask().map_err(String::from)?;
         Ok(plugin)
+    }
+
+    fn exports(&self, name: &str) -> bool {
+        self.module.get_export(name).is_some()
     }
 
     /// Asks what the game is, and begins a match to see that it can.
@@ -106,7 +120,7 @@ impl Plugin {
         instance.check_version()?;
         let info: Info = instance.info()?;
         let info = self.named(info).map_err(|what| Failure(format!("info: {what}")))?;
-        if info.mode == Mode::Ticks && !instance.has_tick() {
+        if info.mode == Mode::Ticks && !self.exports("tick") {
             return Err(Failure("its mode is ticks, and it exports no tick".into()));
         }
         self.info = info;
@@ -175,6 +189,19 @@ impl Plugin {
     }
 }
 
+impl From<Failure> for String {
+    fn from(Failure(why): Failure) -> Self {
+        one_line(&why)
+    }
+}
+
+/// For a log or a terminal: a module may have put anything into what it is wrong with.
+fn one_line(text: &str) -> String {
+    let words = text.split(|c: char| c.is_whitespace() || c.is_control());
+    let words: Vec<_> = words.filter(|word| !word.is_empty()).collect();
+    words.join(" ").chars().take(DETAIL_CHARS_MAX).collect()
+}
+
 /// The same on all machines: what may differ between them is off.
 fn config() -> Config {
     let mut config = Config::default();
@@ -198,14 +225,14 @@ impl GameType for Loaded {
     }
 
     fn start(&self, setup: &Setup) -> Result<Box<dyn Game>, NoStart> {
-        let failed = |Failure(why)| NoStart::Failed(why);
+        let failed = |failure: Failure| NoStart::Failed(failure.into());
         let mut instance = Instance::new(&self.0, setup.seed).map_err(failed)?;
         match instance.start(setup).map_err(failed)? {
             Some(bad) => Err(NoStart::BadOption(bad)),
             None => Ok(Box::new(WasmGame {
                 plugin: Arc::clone(&self.0),
                 players: setup.players,
-                state: RefCell::new(State { instance, failure: None, outcome: None }),
+                state: RefCell::new(State { instance, failure: None, outcome: OnceCell::new() }),
             })),
         }
     }
@@ -224,7 +251,7 @@ struct State {
     /// Why it is of no use any more: nothing is called after that.
     failure: Option<String>,
     /// What the game said of its end since the last change; it is asked again and again.
-    outcome: Option<Option<Outcome>>,
+    outcome: OnceCell<Option<Outcome>>,
 }
 
 impl WasmGame {
@@ -236,9 +263,9 @@ impl WasmGame {
         }
         match call(instance) {
             Ok(answer) => Some(answer),
-            Err(Failure(why)) => {
+            Err(why) => {
                 PLUGINS_FAILED.increment();
-                *failure = Some(why);
+                *failure = Some(why.into());
                 None
             }
         }
@@ -246,7 +273,7 @@ impl WasmGame {
 
     /// The same, where the state changes.
     fn change(&self, call: impl FnOnce(&mut Instance) -> Result<(), Failure>) {
-        self.state.borrow_mut().outcome = None;
+        self.state.borrow_mut().outcome.take();
         self.ask(call);
     }
 }
@@ -283,9 +310,12 @@ impl Game for WasmGame {
     }
 
     fn outcome(&self) -> Option<Outcome> {
-        let known = self.state.borrow().outcome.clone();
+        let known = self.state.borrow().outcome.get().cloned();
         let outcome = known.or_else(|| self.ask(|instance| instance.outcome(self.players)));
-        self.state.borrow_mut().outcome.clone_from(&outcome);
+        if let Some(outcome) = &outcome {
+            // It may be there already.
+            let _ = self.state.borrow().outcome.set(outcome.clone());
+        }
         if self.state.borrow().failure.is_some() {
             return Some(Outcome { winners: Vec::new(), draw: false, reason: FAILED.into() });
         }
@@ -297,7 +327,7 @@ impl Game for WasmGame {
     }
 
     fn restore(&mut self, snapshot: &RawValue) -> Result<(), String> {
-        self.state.borrow_mut().outcome = None;
+        self.state.borrow_mut().outcome.take();
         let restored = self.ask(|instance| instance.restore(snapshot));
         restored.unwrap_or_else(|| Err(self.failure().unwrap_or_default()))
     }
