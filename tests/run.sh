@@ -28,6 +28,13 @@ cargo fmt --check
 cargo clippy --locked --all-targets -- --deny warnings
 cargo clippy --locked --no-default-features --features operator --all-targets -- --deny warnings
 
+say "the example games"
+games=examples/games/Cargo.toml
+cargo fmt --manifest-path $games --all --check
+cargo clippy --manifest-path $games --locked --all-targets -- --deny warnings
+cargo test --manifest-path $games --locked
+sh examples/games/build.sh
+
 say "Rust's tests"
 cargo test --locked
 
@@ -39,13 +46,6 @@ TEST_STORE=postgres cargo test --locked --test it
 
 say "the operator, on an API server of Kubernetes if there is one"
 cargo test --locked --no-default-features --features operator
-
-say "the example games"
-games=examples/games/Cargo.toml
-cargo fmt --manifest-path $games --all --check
-cargo clippy --manifest-path $games --locked --all-targets -- --deny warnings
-cargo test --manifest-path $games --locked
-sh examples/games/build.sh
 
 say "a browser plays"
 (cd tests/browser && npm ci --no-audit --no-fund --loglevel=error)

@@ -16,6 +16,7 @@ use crate::FENCED;
 use crate::check::{Ack, Heard, History, Item, Record, Seen, Sent};
 use crate::client::{Answer, Call, Incoming, Socket, User, call, upgrade};
 use crate::fleet::{Directory, Fleet, Kept};
+use crate::games::PLUGINS;
 use crate::harness::until;
 use crate::pairs;
 use crate::random::Random;
@@ -38,11 +39,46 @@ const PAIRS: usize = 12;
 const CELLS: usize = 9;
 /// Players in the room.
 const ROOM_SEATS: usize = 3;
+/// What tables for two play, in turn; one more has a room, and one rides.
+const GAMES: [&str; 4] = ["pairs", "noughts", "tictactoe", "concentration"];
+const HEADINGS: [&str; 4] = ["up", "right", "down", "left"];
+/// How long a rider rides on before the next turn, in milliseconds: several steps.
+const TURN_MS: u64 = 200;
+
+/// What is played at a table, whatever it is called there.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Rules {
+    Lines,
+    Cards,
+    /// By the clock: what was told may be lost in a crash, as far as it says.
+    Ride,
+    Room,
+}
+
+impl Rules {
+    fn of(game: &str) -> Self {
+        match game {
+            "tictactoe" | "noughts" => Self::Lines,
+            "pairs" | "concentration" => Self::Cards,
+            "cycles" => Self::Ride,
+            _ => Self::Room,
+        }
+    }
+
+    fn mode(self) -> Mode {
+        match self {
+            Self::Lines | Self::Cards => Mode::Turns,
+            Self::Ride => Mode::Ticks,
+            Self::Room => Mode::Relay,
+        }
+    }
+}
 
 /// Players who meet in one match after another.
 pub struct Table {
     directory: Directory,
     game: &'static str,
+    rules: Rules,
     users: Vec<User>,
     /// One who only watches.
     watcher: User,
@@ -65,11 +101,12 @@ impl Drop for Rest<'_> {
 }
 
 impl Table {
-    /// So many tables for two, and a room.
+    /// So many tables for two, one where they ride, and a room.
     pub fn seat_all(directory: &Directory, pairs: usize, seed: u64) -> Vec<Self> {
-        let games = ["pairs", "tictactoe"].into_iter().cycle().take(pairs).chain(["relay"]);
+        let games = GAMES.into_iter().cycle().take(pairs).chain(["cycles", "relay"]);
         let tables = games.zip(1..).map(|(game, number)| {
-            let seats = if game == "relay" { ROOM_SEATS } else { 2 };
+            let rules = Rules::of(game);
+            let seats = if rules == Rules::Room { ROOM_SEATS } else { 2 };
             let mut random = Random(seed);
             let mut guest = || {
                 let address = directory.addresses()[random.below(directory.addresses().len())];
@@ -78,6 +115,7 @@ impl Table {
             Self {
                 directory: directory.clone(),
                 game,
+                rules,
                 users: (0..seats).map(|_| guest()).collect(),
                 watcher: guest(),
                 seed: seed.wrapping_mul(1000).wrapping_add(number),
@@ -87,6 +125,12 @@ impl Table {
             }
         });
         tables.collect()
+    }
+
+    /// Its game, if that is a plugin whose matches are short.
+    pub fn plugin_of_turns(&self) -> Option<&'static str> {
+        let is_plugin = PLUGINS.iter().any(|(name, _)| *name == self.game);
+        (is_plugin && self.rules.mode() == Mode::Turns).then_some(self.game)
     }
 
     /// How many acknowledgements its players have got.
@@ -116,7 +160,6 @@ impl Table {
     /// What was played, beside what the nodes and the database say of it now.
     pub fn histories(&self, fleet: &Fleet, kept: &mut Kept) -> Vec<History> {
         let played = std::mem::take(&mut *self.played.lock().unwrap());
-        let mode = if self.game == "relay" { Mode::Relay } else { Mode::Turns };
         let history = |(nth, (id, mut records)): (usize, (String, Vec<Record>))| {
             let node = &fleet.nodes[nth % fleet.nodes.len()].server;
             let path = format!("/v1/matches/{id}/events?limit=1");
@@ -131,19 +174,26 @@ impl Table {
             }
             let stored = kept.matches.remove(&id).unwrap_or_default();
             let writes = kept.writes.remove(&id).unwrap_or_default();
-            History { id, mode, log, stored, writes, records }
+            History { id, mode: self.rules.mode(), log, stored, writes, records }
         };
         played.into_iter().enumerate().map(history).collect()
     }
 
     fn new_match(&self, random: &mut Random) -> Option<String> {
-        let options = match self.game {
-            "pairs" => json!({"players": 2, "pairs": PAIRS}),
-            "relay" => json!({"players": ROOM_SEATS}),
-            _ => json!({}),
+        let options = match self.rules {
+            Rules::Lines => json!({}),
+            Rules::Cards => json!({"players": 2, "pairs": PAIRS}),
+            Rules::Ride => json!({"rounds": 1}),
+            Rules::Room => json!({"players": ROOM_SEATS}),
         };
         let body = json!({"game": self.game, "options": options});
-        let made = self.ask(random, &self.users[0], "/v1/matches", &body)?.expect(201);
+        let made = loop {
+            let made = self.ask(random, &self.users[0], "/v1/matches", &body)?;
+            // 422: the node has no plugins, and begins no matches of them.
+            if made.status != 422 || !PLUGINS.iter().any(|(name, _)| *name == self.game) {
+                break made.expect(201);
+            }
+        };
         let id = made["id"].as_str().unwrap();
         for (seat, user) in self.users.iter().enumerate().skip(1) {
             let path = format!("/v1/matches/{id}/players");
@@ -229,12 +279,12 @@ impl<'a> Bot<'a> {
         }
     }
 
-    fn is_relay(&self) -> bool {
-        self.table.game == "relay"
+    fn is_room(&self) -> bool {
+        self.table.rules == Rules::Room
     }
 
     fn is_done(&self) -> bool {
-        let resting = self.is_relay() && self.table.rest.get().is_some();
+        let resting = self.is_room() && self.table.rest.get().is_some();
         self.in_flight.is_none() && (self.board.ended || resting)
     }
 
@@ -247,7 +297,8 @@ impl<'a> Bot<'a> {
         while !self.is_done() {
             if self.in_flight.is_none() && self.may_move() {
                 // Nobody thinks for no time at all; the machine is to be loaded, not choked.
-                sleep(Duration::from_millis(5 + self.random.below(20) as u64));
+                let least = if self.table.rules == Rules::Ride { TURN_MS } else { 5 };
+                sleep(Duration::from_millis(least + self.random.below(20) as u64));
                 self.act(&mut socket)?;
                 if self.random.below(BREAKS_EVERY) == 0 {
                     return Ok(());
@@ -266,16 +317,18 @@ impl<'a> Bot<'a> {
         let answer = request.socket_on(self.open(address)?)?;
         let mut socket = answer.map_err(|answer| self.refused(&answer))?;
         let welcome = read(&mut socket)?;
-        // A room keeps what was said only while its node lives.
-        if welcome["resumed"] != true && !self.is_relay() {
+        // A room keeps what was said only while its node lives, and riders lose a moment with it.
+        let may_fall = self.table.rules.mode() != Mode::Turns;
+        if welcome["resumed"] != true && !may_fall {
             self.record.notes.push(format!("not resumed after {}: {welcome}", self.last));
         }
         if welcome["seat"].as_u64() != self.record.seat {
             self.record.notes.push(format!("another seat: {welcome}"));
         }
         let seq = welcome["seq"].as_u64().unwrap();
-        self.record.views.push(Seen { known: self.last, seq, view: welcome["view"].clone() });
-        if self.is_relay() && welcome["resumed"] != true {
+        let (tick, view) = (welcome["tick"].as_u64(), welcome["view"].clone());
+        self.record.views.push(Seen { known: self.last, seq, tick, view });
+        if may_fall && welcome["resumed"] != true {
             self.last = seq;
         }
         self.record.sockets.push(Heard { after: self.last, items: Vec::new() });
@@ -299,18 +352,26 @@ impl<'a> Bot<'a> {
     }
 
     fn may_move(&self) -> bool {
-        let turn = self.is_relay() || (self.board.running && Some(self.board.turn) == self.seat);
-        let full = self.table.game == "tictactoe" && self.board.taken.len() == CELLS;
+        let Board { running, turn, ref taken, .. } = self.board;
+        let turn = match self.table.rules {
+            Rules::Room => true,
+            Rules::Ride => running,
+            Rules::Lines | Rules::Cards => running && Some(turn) == self.seat,
+        };
+        let full = self.table.rules == Rules::Lines && taken.len() == CELLS;
         self.seat.is_some() && turn && !full && !self.board.ended && !self.is_done()
     }
 
     fn act(&mut self, socket: &mut Socket) -> io::Result<()> {
         let id = self.next_id;
-        let command = match self.table.game {
-            "tictactoe" => json!({"place": self.board.free_cell(&mut self.random)}),
-            "pairs" => json!({"flip": self.board.card()}),
-            _ if id.is_multiple_of(STATE_EVERY) => json!({"state": {"by": self.seat, "n": id}}),
-            _ => json!({"send": {"by": self.seat, "n": id}}),
+        let command = match self.table.rules {
+            Rules::Lines => json!({"place": self.board.free_cell(&mut self.random)}),
+            Rules::Cards => json!({"flip": self.board.card()}),
+            Rules::Ride => json!({"turn": HEADINGS[self.random.below(HEADINGS.len())]}),
+            Rules::Room if id.is_multiple_of(STATE_EVERY) => {
+                json!({"state": {"by": self.seat, "n": id}})
+            }
+            Rules::Room => json!({"send": {"by": self.seat, "n": id}}),
         };
         self.next_id += 1;
         self.in_flight = Some((id, command.clone()));
@@ -344,11 +405,16 @@ impl<'a> Bot<'a> {
         self.table.acks.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// A bot that does not see the other's line moves on before the end has come. Were this command
-    /// applied all the same, the checker would miss its `ack`.
+    /// A bot that does not see the other's line, or crash, moves on before the end has come. Were this
+    /// command applied all the same, the checker would miss its `ack`.
     fn is_too_late(&self, message: &Value) -> bool {
         let kind = message["problem"]["type"].as_str().unwrap_or_default();
-        self.table.game == "tictactoe" && kind.ends_with("/match-not-running")
+        let late = kind.ends_with("/match-not-running");
+        match self.table.rules {
+            Rules::Lines => late,
+            Rules::Ride => late || kind.ends_with("/illegal-move"),
+            Rules::Cards | Rules::Room => false,
+        }
     }
 
     /// A refusal for now is the end of the socket; any other should not be.

@@ -65,7 +65,7 @@ impl Record {
 }
 
 /// What came on one socket.
-#[derive(Clone, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Heard {
     /// Events up to this one were known before.
     pub after: u64,
@@ -79,6 +79,8 @@ pub struct Seen {
     pub known: u64,
     /// The number of the last event in it.
     pub seq: u64,
+    /// The step, where the clock moves the game.
+    pub tick: Option<u64>,
     pub view: Value,
 }
 
@@ -149,8 +151,8 @@ pub fn violations(history: &History) -> Vec<Violation> {
     check_writers(&history.writes, &mut found);
     match history.mode {
         Mode::Relay => check_room(history, &mut found),
-        // Until a game of ticks names what a crash may lose, it may lose nothing.
-        Mode::Turns | Mode::Ticks => check_durable(history, &mut found),
+        Mode::Turns => check_durable(history, &mut found),
+        Mode::Ticks => check_clocked(history, &mut found),
     }
     found.violations
 }
@@ -240,12 +242,20 @@ fn check_views(history: &History, record: &Record, found: &mut Found) {
         if seen.seq < seen.known {
             found.add(Broken::Forgotten, format!("seat {:?} saw {seen:?}", record.seat));
         }
-        let replayed = history.stored.view(record.seat, seen.seq);
-        if replayed != seen.view {
-            let text = format!("seat {:?} saw {seen:?}, replayed {replayed}", record.seat);
-            found.add(Broken::WrongView, text);
-        }
+        check_view(seen, history, record, found);
     }
+    check_last_view(history, record, found);
+}
+
+fn check_view(seen: &Seen, history: &History, record: &Record, found: &mut Found) {
+    let replayed = history.stored.view(record.seat, seen.seq, seen.tick);
+    if replayed != seen.view {
+        let text = format!("seat {:?} saw {seen:?}, replayed {replayed}", record.seat);
+        found.add(Broken::WrongView, text);
+    }
+}
+
+fn check_last_view(history: &History, record: &Record, found: &mut Found) {
     let end = history.stored.events.last().map(|event| event.seq);
     if record.views.last().map(|seen| seen.seq) != end {
         let text = format!("seat {:?} was not given the view of the end, {end:?}", record.seat);
@@ -331,6 +341,53 @@ fn check_commands(history: &History, found: &mut Found) {
             let text =
                 format!("seat {:?}: {} acks of {} places", record.seat, ids.len(), acked.len());
             found.add(Broken::LostAck, text);
+        }
+    }
+}
+
+/// A crash may lose the last moments of it, so only what was told since counts, and how it ended.
+fn check_clocked(history: &History, found: &mut Found) {
+    let Some(end) = history.log.last() else {
+        return found.add(Broken::Gap, "there is no log");
+    };
+    check_log(&history.log, found);
+    check_inputs(history, found);
+    for record in &history.records {
+        let who = record.seat;
+        // Who saw the end was told of all of this life of the match before it.
+        if let Some(heard) = record.sockets.iter().rfind(|heard| !heard.items.is_empty()) {
+            let told = history.log.iter().filter(|item| item.seq > heard.after);
+            if !heard.items.iter().eq(told) {
+                found.add(Broken::Differs, format!("seat {who:?} saw another end: {heard:?}"));
+            }
+        }
+        check_last_view(history, record, found);
+        let Some(seen) = record.views.last() else { continue };
+        check_view(seen, history, record, found);
+        let outcome = history.stored.outcome(seen.seq, seen.tick);
+        if serde_json::to_value(&outcome).ok().as_ref() != end.event.get("ended") {
+            let text = format!("by the rules it ends with {outcome:?} and not with {end:?}");
+            found.add(Broken::WrongView, text);
+        }
+    }
+}
+
+/// What commands the log's steps have, as seat, id and number.
+pub fn inputs(log: &[Item]) -> impl Iterator<Item = (Option<u64>, Option<u64>, u64)> {
+    log.iter().flat_map(|item| {
+        let inputs = item.event["inputs"].as_array().into_iter().flatten();
+        inputs.map(|input| (input["seat"].as_u64(), input["id"].as_u64(), item.seq))
+    })
+}
+
+/// A command is applied once, where its `ack` says.
+fn check_inputs(history: &History, found: &mut Found) {
+    let mut applied = BTreeSet::new();
+    for input @ (seat, id, seq) in inputs(&history.log) {
+        let mut players = history.records.iter().filter(|record| record.seat == seat);
+        let is_acked = |ack: &Ack| Some(ack.id) == id && ack.seq == seq;
+        if !applied.insert((seat, id)) || !players.any(|one| one.acks.iter().any(is_acked)) {
+            found.add(Broken::Doubled, format!("seat, id and number are {input:?}"));
         }
     }
 }
@@ -437,6 +494,7 @@ fn check_room_view(seen: &Seen, history: &History, found: &mut Found) {
 
 #[cfg(test)]
 mod tests {
+    use gameserver::games::Catalog;
     use serde_json::json;
 
     use super::*;
@@ -462,16 +520,20 @@ mod tests {
         Write { seq, epoch, node: format!("node of {writer}"), writer: writer.into() }
     }
 
-    /// A log of `pairs` as the database would have it.
-    fn stored(log: &[Item]) -> Stored {
+    /// A log of a game as the database would have it.
+    fn stored(game: &str, log: &[Item]) -> Stored {
+        let is_structural = |event: &Value| {
+            ["started", "left", "ended"].iter().any(|name| event.get(name).is_some())
+        };
         let event = |item: &Item| StoredEvent {
             seq: item.seq,
             seat: item.seat.map(|seat| u8::try_from(seat).unwrap()),
-            structural: item.seat.is_none(),
+            structural: is_structural(&item.event),
             event: item.event.to_string(),
         };
         let events = log.iter().map(event).collect();
-        Stored { game: "pairs".into(), seed: 7, options: "{}".into(), events }
+        let rules = Catalog::new(None, Vec::new()).find(game);
+        Stored { rules, seed: 7, options: "{}".into(), events }
     }
 
     /// A match in which all is well: one command of one event, one of two, one that ends it.
@@ -485,8 +547,9 @@ mod tests {
             item(6, None, json!({"ended": {"reason": "completed"}})),
         ];
         let sockets = vec![heard(0, &log[..2]), heard(2, &log[2..])];
-        let stored = stored(&log);
-        let seen = |seat, seq| Seen { known: 2, seq, view: stored.view(seat, seq) };
+        let stored = stored("pairs", &log);
+        let seen =
+            |seat, seq| Seen { known: 2, seq, tick: None, view: stored.view(seat, seq, None) };
         let views = |seat| [2, 6].map(|seq| seen(seat, seq)).to_vec();
         let first = Record {
             seat: Some(0),
@@ -513,6 +576,42 @@ mod tests {
         History { id: "m".into(), mode: Mode::Turns, log, stored, writes, records }
     }
 
+    /// A match that the clock moves: a crash took what the first player had heard of another life.
+    fn clocked() -> History {
+        let step = |tick: u64, seat, id| json!({"tick": tick, "inputs": [{"seat": seat, "id": id, "input": {"turn": "up"}}]});
+        let outcome = json!({"winners": [0], "draw": false, "reason": "resigned"});
+        let log = vec![
+            item(1, None, json!({"started": {"players": 2}})),
+            item(2, None, step(7, 1, 1)),
+            item(3, Some(1), json!({"left": {"seat": 1, "reason": "resigned", "tick": 9}})),
+            item(4, None, json!({"ended": outcome})),
+        ];
+        let stored = stored("arena", &log);
+        let views = |seat| {
+            vec![Seen { known: 0, seq: 4, tick: Some(9), view: stored.view(seat, 4, Some(9)) }]
+        };
+        let lost = item(2, None, step(8, 0, 1));
+        let first = Record {
+            seat: Some(0),
+            sent: vec![sent(1, json!({"turn": "up"}))],
+            acks: vec![ack(1, 2)],
+            sockets: vec![heard(0, &[log[0].clone(), lost]), heard(1, &log[1..])],
+            views: views(Some(0)),
+            notes: Vec::new(),
+        };
+        let second = Record {
+            seat: Some(1),
+            sent: vec![sent(1, json!({"turn": "up"}))],
+            acks: vec![ack(1, 2)],
+            sockets: vec![heard(0, &log), heard(4, &[])],
+            views: views(Some(1)),
+            notes: Vec::new(),
+        };
+        let records = vec![first, second];
+        let writes = Vec::new();
+        History { id: "c".into(), mode: Mode::Ticks, log, stored, writes, records }
+    }
+
     fn room() -> History {
         let message = |seq| item(seq, Some(0), json!({"send": {"n": seq}}));
         let author = Record {
@@ -529,7 +628,7 @@ mod tests {
         };
         let watcher = Record {
             sockets: vec![heard(1, &[message(2), message(3), message(4)])],
-            views: vec![Seen { known: 0, seq: 1, view: json!({"state": null}) }],
+            views: vec![Seen { known: 0, seq: 1, tick: None, view: json!({"state": null}) }],
             ..Record::default()
         };
         let log = vec![item(1, Some(0), json!({"joined": {"seat": 0}}))];
@@ -553,6 +652,35 @@ mod tests {
     fn what_is_sound_passes() {
         assert!(broken(sound(), |_| ()).is_empty());
         assert!(broken(room(), |_| ()).is_empty());
+        assert!(broken(clocked(), |_| ()).is_empty());
+    }
+
+    #[test]
+    fn a_moving_game_whose_end_is_not_the_logs_is_caught() {
+        caught(clocked(), Broken::Gap, |history| history.log.clear());
+        caught(clocked(), Broken::Gap, |history| drop(history.log.remove(1)));
+        caught(clocked(), Broken::Differs, |history| {
+            drop(history.records[0].sockets[1].items.remove(0));
+        });
+        caught(clocked(), Broken::Differs, |history| {
+            history.records[1].sockets[0].items[1].event["tick"] = json!(8);
+        });
+        caught(clocked(), Broken::WrongView, |history| {
+            history.records[0].views[0].view["round"] = json!(2);
+        });
+        caught(clocked(), Broken::WrongView, |history| {
+            history.log[3].event["ended"]["winners"] = json!([1]);
+        });
+        caught(clocked(), Broken::WrongView, |history| drop(history.records[1].views.pop()));
+    }
+
+    #[test]
+    fn a_command_that_a_moving_game_takes_twice_is_caught() {
+        caught(clocked(), Broken::Doubled, |history| {
+            let inputs = history.log[1].event["inputs"].as_array_mut().unwrap();
+            inputs.push(inputs[0].clone());
+        });
+        caught(clocked(), Broken::Doubled, |history| history.records[1].acks[0].seq = 3);
     }
 
     #[test]

@@ -1,12 +1,16 @@
 //! The nodes and their database, and all that can be done to them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::{Arc, Mutex};
+
+use rustix::process::Signal;
 
 use crate::audit;
 use crate::check::Write;
-use crate::harness::Server;
+use crate::harness::{Server, until};
+use crate::plugins::Plugins;
 use crate::postgres::Cluster;
 use crate::proxy::Proxy;
 use crate::ratings::{self, Ratings};
@@ -21,6 +25,7 @@ pub struct Fleet {
     pub nodes: Vec<Node>,
     pub cluster: Cluster,
     directory: Directory,
+    plugins: Plugins,
 }
 
 /// A node and what can be cut.
@@ -55,11 +60,13 @@ impl Directory {
 }
 
 impl Fleet {
-    /// Starts all.
+    /// Starts all. The last one has no plugins of its own: it has those of matches that it takes over.
     pub fn start(count: usize) -> Self {
-        let cluster = Cluster::start();
-        let nodes: Vec<Node> = (0..count).map(|number| Node::start(number, &cluster)).collect();
-        let fleet = Self { nodes, cluster, directory: Directory::default() };
+        let (cluster, plugins) = (Cluster::start(), Plugins::new());
+        let dir = |number| (number + 1 < count).then(|| plugins.dir());
+        let nodes: Vec<Node> =
+            (0..count).map(|number| Node::start(number, &cluster, dir(number))).collect();
+        let fleet = Self { nodes, cluster, directory: Directory::default(), plugins };
         audit::install(&mut fleet.database());
         fleet.announce();
         fleet
@@ -78,6 +85,23 @@ impl Fleet {
         node.server.restart();
         node.peers.aim(node.server.public);
         self.announce();
+    }
+
+    /// Puts other builds of plugins in the place of those that are played, and waits until there are
+    /// matches of these `games` that began with them.
+    pub fn replace_plugins(&mut self, games: &BTreeSet<&str>) {
+        let versions = self.plugins.replace();
+        for node in &self.nodes[..self.nodes.len() - 1] {
+            node.server.signal(Signal::HUP);
+        }
+        let mut client = self.database();
+        let games: Vec<&str> = games.iter().copied().collect();
+        let sql = "SELECT count(DISTINCT game) FROM matches
+            WHERE game = ANY($1) AND game_version = ANY($2)";
+        until("matches begin with the new plugins", || {
+            let begun: i64 = client.query_one(sql, &[&games, &versions]).unwrap().get(0);
+            (begun == i64::try_from(games.len()).unwrap()).then_some(())
+        });
     }
 
     /// All that the database has.
@@ -109,13 +133,14 @@ impl Fleet {
 }
 
 impl Node {
-    fn start(number: usize, cluster: &Cluster) -> Self {
+    fn start(number: usize, cluster: &Cluster, games: Option<&Path>) -> Self {
         let url = cluster.url();
         let address = url.split('@').nth(1).unwrap().split('/').next().unwrap();
         let database = Proxy::start(Some(address.parse().unwrap()));
         let peers = Proxy::start(None);
         let url = url.replace(address, &database.address.to_string());
-        let server = Server::with(&[
+        let games = games.map(|dir| ("GAMES_DIR", dir.to_str().unwrap()));
+        let common: [(&str, &str); 6] = [
             ("DATABASE_URL", &named(&url, number, 1)),
             ("ADVERTISE", &peers.address.to_string()),
             ("LEASE_SECONDS", &LEASE_SECONDS.to_string()),
@@ -123,7 +148,8 @@ impl Node {
             ("ACCESS_TOKEN_SECONDS", "86400"),
             ("COMMANDS_PER_SECOND", "10000"),
             ("RELAY_COMMANDS_PER_SECOND", "10000"),
-        ]);
+        ];
+        let server = Server::with(&common.into_iter().chain(games).collect::<Vec<_>>());
         peers.aim(server.public);
         Self { server, database, peers, url, lives: 1 }
     }

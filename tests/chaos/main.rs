@@ -1,10 +1,11 @@
 //! A chaos run: bots play on several nodes while these are killed, frozen, drained and cut off, and
 //! what the bots saw is held against the log.
 //!
-//! `script` breaks and heals, `fleet` holds the nodes, `proxy` is what can be cut, `bots` play and
-//! keep records, `audit` is the database's own record of who wrote, `replay` plays logs again,
-//! `ratings` follows ratings from match to match, and `check` judges. `CHAOS_SEED`, `CHAOS_NODES`, `CHAOS_BOTS` and `CHAOS_SECONDS` change the run; the
-//! seed gives the order of faults, not how threads interleave.
+//! `script` breaks and heals, `fleet` holds the nodes, `plugins` the games they are given, `proxy` is
+//! what can be cut, `bots` play and keep records, `audit` is the database's own record of who wrote,
+//! `replay` plays logs again, `ratings` follows ratings from match to match, and `check` judges.
+//! `CHAOS_SEED`, `CHAOS_NODES`, `CHAOS_BOTS` and `CHAOS_SECONDS` change the run; the seed gives the
+//! order of faults, not how threads interleave.
 //!
 //! With the feature `unfenced` the server is built without what keeps a node that lost its lease from
 //! writing, and a run must find that.
@@ -15,6 +16,8 @@
 #[allow(dead_code, reason = "not every test binary needs all of it")]
 #[path = "../it/client.rs"]
 mod client;
+#[path = "../support/games.rs"]
+mod games;
 #[allow(dead_code, reason = "not every test binary needs all of it")]
 #[path = "../it/harness.rs"]
 mod harness;
@@ -28,6 +31,7 @@ mod audit;
 mod bots;
 mod check;
 mod fleet;
+mod plugins;
 mod proxy;
 mod random;
 mod ratings;
@@ -89,6 +93,8 @@ fn run() -> Outcome {
     violations.extend(ratings::violations(&kept.ratings));
     let mut late = report::print(seed, &faults, &histories, &violations);
     println!("rated            {} seats", kept.ratings.moves.len());
+    let taken_over = report::print_plugins(&histories, nodes - 1);
+    assert!(taken_over > 0 || length < JUDGES_TIMES_FROM, "the store's modules were not needed");
     late.retain(|promise| !promise.kept && length >= JUDGES_TIMES_FROM);
     Outcome { seed, violations, late }
 }

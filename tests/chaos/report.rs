@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use gameserver::games::Mode;
 
-use crate::check::{Broken, History, Record, Sent, Violation};
+use crate::check::{Broken, History, Record, Sent, Violation, inputs};
 use crate::fleet::LEASE_SECONDS;
 use crate::script::{Fault, Kind};
 
@@ -71,10 +71,32 @@ fn print_counts(histories: &[History], violations: &[Violation]) {
     println!("views            {} replayed", sum(|record| record.views.len()));
     println!("acknowledgements {}", sum(|record| record.acks.len()));
     println!("unheard          {} messages of rooms, as crashes may", all(unheard));
+    println!("unwritten        {} commands of moving games, as crashes may", all(unwritten));
     println!("lost             {}", of(Broken::LostAck));
     println!("doubled          {}", of(Broken::Doubled));
     println!("two writers      {}", of(Broken::TwoWriters));
     println!("violations       {}", violations.len());
+}
+
+/// Says how plugins were played; gives how many matches of them the node went on with that has none.
+pub fn print_plugins(histories: &[History], without: usize) -> usize {
+    let of_plugins = || {
+        let version = |history: &History| {
+            let info = history.stored.rules.as_ref()?.info();
+            info.plugin.then(|| info.version.clone())
+        };
+        histories.iter().filter_map(move |history| Some((history, version(history)?)))
+    };
+    let builds: BTreeSet<String> = of_plugins().map(|(_, version)| version).collect();
+    let writer = format!("node-{without}-");
+    let taken_over = |(history, _): &(&History, String)| {
+        history.writes.iter().any(|write| write.writer.starts_with(&writer))
+    };
+    let taken_over = of_plugins().filter(taken_over).count();
+    let (matches, builds) = (of_plugins().count(), builds.len());
+    println!("plugins          {matches} matches of {builds} builds");
+    println!("                 {taken_over} of them went on where there is no plugin");
+    taken_over
 }
 
 /// How many acknowledged messages of a room nobody heard: what its node had not passed on when it
@@ -87,6 +109,18 @@ fn unheard(history: &History) -> usize {
     let heard: BTreeSet<u64> = heard.collect();
     let acks = history.records.iter().flat_map(|record| &record.acks);
     acks.filter(|ack| !heard.contains(&ack.seq)).count()
+}
+
+/// How many acknowledged commands of a game that the clock moves went with the last moments of a life.
+fn unwritten(history: &History) -> usize {
+    if history.mode != Mode::Ticks {
+        return 0;
+    }
+    let written: BTreeSet<_> = inputs(&history.log).map(|(seat, id, _)| (seat, id)).collect();
+    let acked = history.records.iter().flat_map(|record| {
+        record.acks.iter().map(|ack| (record.seat, Some(ack.id))).collect::<BTreeSet<_>>()
+    });
+    acked.filter(|one| !written.contains(one)).count()
 }
 
 /// What is promised of a kind of fault.
@@ -103,14 +137,15 @@ fn promise(kind: Kind, waits: &Waits) -> Option<Promise> {
     Some(Promise { text, kept: was <= bound })
 }
 
-/// How long each match of turns stood still in each fault: the longest that one of its commands
+/// How long each match but rooms stood still in each fault: the longest that one of its commands
 /// waited for its `ack` with the fault in between. Matches of other nodes are among them.
 struct Waits(Vec<Duration>);
 
 impl Waits {
     fn of<'a>(faults: impl IntoIterator<Item = &'a Fault>, histories: &[History]) -> Self {
-        let turns = || histories.iter().filter(|history| history.mode != Mode::Relay);
-        let longest = |fault: &'a Fault| turns().filter_map(|history| longest_wait(history, fault));
+        let judged = || histories.iter().filter(|history| history.mode != Mode::Relay);
+        let longest =
+            |fault: &'a Fault| judged().filter_map(|history| longest_wait(history, fault));
         let mut waits: Vec<Duration> = faults.into_iter().flat_map(longest).collect();
         waits.sort_unstable();
         Self(waits)

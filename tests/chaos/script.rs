@@ -19,15 +19,17 @@ pub enum Kind {
     CutFromDatabase,
     CutFromPeers,
     RestartPostgres,
+    ReplacePlugins,
 }
 
-const KINDS: [Kind; 6] = [
+const KINDS: [Kind; 7] = [
     Kind::Kill,
     Kind::Freeze,
     Kind::Drain,
     Kind::CutFromDatabase,
     Kind::CutFromPeers,
     Kind::RestartPostgres,
+    Kind::ReplacePlugins,
 ];
 
 /// Without a fence: what makes an owner write when it is none any more.
@@ -55,7 +57,7 @@ impl Script {
     /// Breaks and heals until its time is over; gives back with all healed.
     pub fn run(mut self, fleet: &mut Fleet, tables: &[Table]) -> Vec<Fault> {
         if !FENCED {
-            return self.run_unfenced(fleet);
+            return self.run_unfenced(fleet, tables);
         }
         let began = Instant::now();
         let mut faults = Vec::new();
@@ -69,7 +71,7 @@ impl Script {
                 all_go_on(tables);
                 sleep(self.pause(100, 400));
                 let node = self.random.below(fleet.nodes.len());
-                faults.push(self.fault(kind, node, fleet));
+                faults.push(self.fault(kind, node, fleet, tables));
             }
         }
         all_go_on(tables);
@@ -77,19 +79,19 @@ impl Script {
     }
 
     /// Strikes where most is played, once each, and waits for nobody: tables may not go on.
-    fn run_unfenced(mut self, fleet: &mut Fleet) -> Vec<Fault> {
+    fn run_unfenced(mut self, fleet: &mut Fleet, tables: &[Table]) -> Vec<Fault> {
         let strike = |kind| {
             sleep(self.pause(500, 1000));
             let node = fleet.busiest().unwrap_or(0);
-            self.fault(kind, node, fleet)
+            self.fault(kind, node, fleet, tables)
         };
         UNFENCED_KINDS.into_iter().map(strike).collect()
     }
 
-    fn fault(&mut self, kind: Kind, node: usize, fleet: &mut Fleet) -> Fault {
+    fn fault(&mut self, kind: Kind, node: usize, fleet: &mut Fleet, tables: &[Table]) -> Fault {
         let from = Instant::now();
         match kind {
-            Kind::RestartPostgres => eprintln!("{kind:?}"),
+            Kind::RestartPostgres | Kind::ReplacePlugins => eprintln!("{kind:?}"),
             _ => eprintln!("{kind:?}, node {node}"),
         }
         match kind {
@@ -126,6 +128,9 @@ impl Script {
                 fleet.cluster.halt();
                 sleep(self.pause(0, 1000));
                 fleet.cluster.resume();
+            }
+            Kind::ReplacePlugins => {
+                fleet.replace_plugins(&tables.iter().filter_map(Table::plugin_of_turns).collect());
             }
         }
         Fault { kind, from, to: Instant::now() }
