@@ -18,7 +18,7 @@ const FIXED: [(&str, &str); 3] = [
     ("src/http/openapi.json", "/openapi.json"),
     ("src/http/asyncapi.json", "/asyncapi.json"),
 ];
-const FILES: [(&str, &str); 14] = [
+const FILES: [(&str, &str); 15] = [
     ("src/web/favicon.svg", "image/svg+xml"),
     ("src/web/style.css", "text/css; charset=utf-8"),
     ("src/web/client.js", JAVASCRIPT),
@@ -26,6 +26,7 @@ const FILES: [(&str, &str); 14] = [
     ("src/web/faces.js", JAVASCRIPT),
     ("src/web/arena.js", JAVASCRIPT),
     ("src/web/boards.js", JAVASCRIPT),
+    ("src/web/plain.js", JAVASCRIPT),
     ("src/web/chat.js", JAVASCRIPT),
     ("src/web/playback.js", JAVASCRIPT),
     ("src/web/match.js", JAVASCRIPT),

@@ -5,7 +5,7 @@
 //   #/m/{match}            a match; with ?code={join code} an invitation to a private one
 
 import { BOARDS, PAIRS_MAX, gamePicture } from "./boards.js";
-import { Session } from "./client.js";
+import { Problem, Session } from "./client.js";
 import { h, openDialog, reconcile, say, set } from "./dom.js";
 import { MatchPage } from "./match.js";
 
@@ -62,6 +62,11 @@ function button(label, kind, work) {
   };
   const element = h("button", { type: "button", class: kind, onclick }, label);
   return element;
+}
+
+/// Games of rooms alone have no board here: a game that is not known has a plain one.
+function hasBoard(game) {
+  return Boolean(BOARDS[game]) || games.get(game)?.mode !== "relay";
 }
 
 function noBoard() {
@@ -252,7 +257,7 @@ class LobbyPage {
       return h("section", { "data-testid": key }, h("h2", label), nothing, list);
     };
     const [playable, others] = [true, false].map((here) =>
-      [...games.values()].filter(({ name }) => Boolean(BOARDS[name]) === here),
+      [...games.values()].filter(({ name }) => hasBoard(name) === here),
     );
     this.element = h(
       "div.lobby",
@@ -302,15 +307,15 @@ class LobbyPage {
       const isMine = (match) => seatOf(match) !== undefined;
       this.#show(
         "open",
-        open.filter((match) => BOARDS[match.game] && !isMine(match) && isThere(match)),
+        open.filter((match) => hasBoard(match.game) && !isMine(match) && isThere(match)),
       );
       this.#show(
         "running",
-        running.filter((match) => BOARDS[match.game] && !isMine(match)),
+        running.filter((match) => hasBoard(match.game) && !isMine(match)),
       );
       this.#show(
         "mine",
-        mine.filter((match) => BOARDS[match.game]),
+        mine.filter((match) => hasBoard(match.game)),
       );
       this.#offline.hidden = true;
     } catch {
@@ -394,7 +399,9 @@ function mineLine(match) {
       ? "you won"
       : outcome?.winners.length
         ? "you lost"
-        : "given up";
+        : outcome?.reason === "failed"
+          ? "the game failed"
+          : "given up";
   return line(match, `${result} · ${match.since}`, "Replay", `#/m/${match.id}`);
 }
 
@@ -415,16 +422,14 @@ function openNewMatch(game) {
       h("input", { type: "radio", name: "visibility", value, checked }),
       h("span", h("b", label), ` – ${note}`),
     );
-  const known = OPTIONS[game] ?? {};
-  const options = Object.entries(known).map(([name, { label, min, max, usual }]) => {
+  const known = OPTIONS[game] ?? (BOARDS[game] ? {} : null);
+  const options = Object.entries(known ?? {}).map(([name, { label, min, max, usual }]) => {
     const bounds = { type: "number", min, max, value: usual };
     return field(label, name, { ...bounds, required: true, inputmode: "numeric" });
   });
+  if (!known) options.push(field("Options, as JSON", "options", { value: "{}" }));
   const create = async ({ visibility, ...values }) => {
-    // What is as usual is not said: quick play seats others in matches without options alone.
-    const chosen = Object.entries(values).map(([name, value]) => [name, Number(value)]);
-    const unusual = chosen.filter(([name, value]) => value !== known[name].usual);
-    const body = { game, visibility, options: Object.fromEntries(unusual) };
+    const body = { game, visibility, options: known ? unusual(known, values) : parsed(values.options) };
     const { id } = await session.request("POST", "/v1/matches", body);
     dialog.close();
     go(`#/m/${id}`);
@@ -439,6 +444,20 @@ function openNewMatch(game) {
     h("div.row", ...options),
   ];
   const dialog = openDialog(`New match: ${title(game)}`, form(fields, "Create match", create));
+}
+
+/// What is as usual is not said: quick play seats others in matches without options alone.
+function unusual(known, values) {
+  const chosen = Object.entries(values).map(([name, value]) => [name, Number(value)]);
+  return Object.fromEntries(chosen.filter(([name, value]) => value !== known[name].usual));
+}
+
+function parsed(options) {
+  try {
+    return JSON.parse(options);
+  } catch ({ message }) {
+    throw new Problem(422, { errors: [{ field: "options", detail: message }] });
+  }
 }
 
 // Which page is shown.
@@ -464,10 +483,13 @@ async function openMatch(id, query) {
 async function choosePage() {
   document.title = "gameserver";
   if (!session.user) return { element: welcomePage(), close() {} };
-  if (!games.size)
-    for (const game of (await session.request("GET", "/v1/games")).items)
-      games.set(game.name, game);
   const [, kind, name, query] = location.hash.match(/^#\/(m|play)\/([\w-]+)(?:\?(.*))?$/) ?? [];
+  // Plugins come and go: the lobby shows those that are there.
+  if (!kind || !games.size) {
+    const { items } = await session.request("GET", "/v1/games");
+    games.clear();
+    for (const game of items) games.set(game.name, game);
+  }
   if (kind === "m") return openMatch(name, new URLSearchParams(query));
   return kind === "play" ? new MatchPage(app, `/v1/play/${name}/socket`) : new LobbyPage();
 }

@@ -282,6 +282,11 @@ export class MatchSocket extends EventTarget {
     if (this.link !== "over") this.#connect();
   }
 
+  /// The same for a welcome with the present view, which may be of the end.
+  refresh() {
+    if (this.link === "open" || this.link === "over") this.#connect();
+  }
+
   close() {
     this.#listening.abort();
     this.#stop("over");

@@ -5,6 +5,7 @@ import { Chat } from "./chat.js";
 import { MatchSocket } from "./client.js";
 import { h, openDialog, reconcile, say } from "./dom.js";
 import { CROWN, facePicture } from "./faces.js";
+import { plain } from "./plain.js";
 import { Playback } from "./playback.js";
 
 /// Events that were missed are shown one by one, so many milliseconds apart …
@@ -12,10 +13,17 @@ const MISSED_MS = 400;
 /// … unless there are more than this.
 const MISSED_MAX = 8;
 const MOVES_SHOWN_MAX = 200;
+/// What an event has made of a game that this page does not know is asked for so many milliseconds
+/// later: others may follow.
+const REFRESH_MS = 150;
 /// Pieces of paper that fly when you win.
 const CONFETTI = 30;
 /// How far they fly.
 const CONFETTI_REM = 28;
+const WITHOUT_WINNER = {
+  abandoned: "The match was given up.",
+  failed: "The game has failed: nobody wins.",
+};
 const LOST = "Connection lost – it comes back by itself …";
 
 export class MatchPage {
@@ -37,6 +45,8 @@ export class MatchPage {
   #seq = 0;
   #queue = [];
   #queueTimer = 0;
+  /// Runs from an event that this page can't apply until the welcome that tells what came of it.
+  #refreshTimer = 0;
   #welcome = null;
   /// Events up to here were there before we came, and are not shown one by one.
   #historyEnd = null;
@@ -78,6 +88,7 @@ export class MatchPage {
 
   close() {
     clearTimeout(this.#queueTimer);
+    clearTimeout(this.#refreshTimer);
     this.#playback.close();
     this.#board?.close?.();
     this.#socket.close();
@@ -101,14 +112,17 @@ export class MatchPage {
       this.#state = this.#rules?.start(message.view) ?? {};
     }
     if (this.#seq === message.seq) this.#adopt();
+    clearTimeout(this.#refreshTimer);
+    this.#refreshTimer = 0;
+    if (this.#outcome && this.#rules?.see) this.#loadPlayback();
     this.#draw();
     if (first || message.state === "open") this.#invite();
   }
 
-  #begin({ match, game, view, seq }) {
+  #begin({ match, game, mode, view, seq }) {
     this.#id = match;
     this.#historyEnd = seq;
-    this.#rules = BOARDS[game];
+    this.#rules = BOARDS[game] ?? (mode === "relay" ? null : plain);
     history.replaceState(null, "", `#/m/${match}`);
     say(this.#parts.title, this.#app.title(game));
     this.#parts.game = game;
@@ -119,11 +133,13 @@ export class MatchPage {
     this.#state = this.#rules.start(view);
     this.#board = this.#rules.mount(this.#state, (command) => this.#act(command));
     this.#parts.stage.replaceChildren(this.#board.element);
+    this.#parts.told.open = this.#rules === plain;
   }
 
   /// The view is the server's word on the state after the welcome's last event.
   #adopt() {
-    this.#state = { ...this.#state, ...this.#welcome.view, tick: this.#welcome.tick };
+    const { view, tick } = this.#welcome;
+    this.#state = this.#rules?.see?.(view, tick) ?? { ...this.#state, ...view, tick };
     this.#phase = this.#welcome.state;
     const there = new Set(this.#welcome.players.map(({ seat }) => seat));
     for (const seat of this.#players.keys()) if (!there.has(seat)) this.#players.delete(seat);
@@ -132,12 +148,13 @@ export class MatchPage {
   /// A step of a game that the clock moves.
   #show({ view, tick }) {
     const before = this.#state;
-    this.#state = { ...view, tick };
-    const told = this.#rules?.tellChange(before, this.#state, this.#name) ?? [];
+    this.#state = this.#rules?.see?.(view, tick) ?? { ...view, tick };
+    const told = this.#rules?.tellChange?.(before, this.#state, this.#name) ?? [];
     told.forEach((text, place) => this.#remember(`${tick}.${place}`, text));
     // All but the board changes seldom.
-    if (told.length) this.#draw();
-    else this.#drawBoard();
+    if (told.length) return this.#draw();
+    if (this.#rules?.see) this.#drawStatus();
+    this.#drawBoard();
   }
 
   #enqueue(item) {
@@ -183,13 +200,21 @@ export class MatchPage {
     if (event.started) this.#phase = "running";
     if (this.#rules) this.#state = this.#rules.apply(this.#state, seat, event);
     if (seq === this.#welcome.seq) this.#adopt();
+    // Views come by themselves where the clock moves the game, but for that of the end.
+    const isShown = this.#welcome.mode === "ticks" && !event.ended;
+    const unseen = this.#rules?.see && seq > this.#welcome.seq && !isShown;
+    if (unseen) this.#refreshSoon();
     if (event.ended) {
       this.#outcome = event.ended;
       this.#phase = "ended";
       const live = seq > this.#historyEnd;
       this.#parts.status.classList.toggle("cheers", live && this.#hasWon());
-      if (this.#rules) this.#loadPlayback();
+      if (this.#rules && !unseen) this.#loadPlayback();
     }
+  }
+
+  #refreshSoon() {
+    this.#refreshTimer ||= setTimeout(() => this.#socket.refresh(), REFRESH_MS);
   }
 
   #hasLeft({ seat, reason }) {
@@ -219,7 +244,7 @@ export class MatchPage {
   #result({ winners, draw, reason }) {
     if (draw) return "It is a draw.";
     if (!winners.length)
-      return reason === "abandoned" ? "The match was given up." : "The match is over.";
+      return WITHOUT_WINNER[reason] ?? "The match is over.";
     if (winners.includes(this.#seat)) return winners.length > 1 ? "You share the win!" : "You won!";
     const names = winners.map(this.#name).join(" and ");
     return `${names} won.`;
@@ -239,7 +264,7 @@ export class MatchPage {
   #reason({ reason, winners }) {
     const why = { resigned: "By resignation.", timeout: "The other did not come back." };
     if (reason === "completed") return this.#rules?.sum(this.#state, winners) ?? "";
-    return why[reason] ?? "";
+    return why[reason] ?? (WITHOUT_WINNER[reason] ? "" : `By ${reason}.`);
   }
 
   #hasWon() {
@@ -260,7 +285,8 @@ export class MatchPage {
       const whom = free > 1 ? `${free} more players` : "another player";
       return [`Waiting for ${whom} …`, "The match begins by itself."];
     }
-    if (this.#rules?.headline) return this.#rules.headline(this.#state, this.#seat, this.#name);
+    if (this.#rules?.headline)
+      return this.#rules.headline(this.#state, this.#seat, this.#name, last);
     if (this.#looking()) return [this.#rules.tell(this.#queue[0].event), last];
     if (turn === null) return ["", last];
     const role = this.#rules.role(turn);
@@ -283,6 +309,8 @@ export class MatchPage {
 
   async #act(command) {
     if (this.#seat === null || this.#phase !== "running") return;
+    // Whose turn it is, the server says.
+    if (this.#rules.see) return this.#socket.command(command);
     if (this.#rules.headline) {
       // Now or never: a turn that comes late is worse than none. One that was too late is refused.
       if (this.#socket.link === "open") this.#socket.command(command).catch(() => {});
@@ -343,7 +371,7 @@ export class MatchPage {
     const start = this.#rules.start(this.#welcome.view);
     const tell = (event, seat) => this.#tell(event, seat);
     const { apply, replay, stepMs } = this.#rules;
-    const steps = replay && ((log) => replay(this.#welcome.view, log, this.#name));
+    const steps = replay && ((log) => replay(this.#welcome.view, log, this.#name, tell));
     const how = { start, apply, tell, steps, stepMs };
     await this.#playback.load(this.#app.session, this.#id, how).catch(this.#app.report);
   }
@@ -386,6 +414,7 @@ export class MatchPage {
     parts.stage = h("div.stage", h("p.quiet", "Setting the table …"));
     parts.players = h("ol.players", { "aria-label": "Players" });
     parts.moves = h("ol.moves");
+    parts.told = h("details", h("summary", "What happened"), parts.moves);
     parts.actions = h("div.row");
     return h(
       "div.match",
@@ -403,7 +432,7 @@ export class MatchPage {
         "aside",
         h("section", h("h2", "Players"), parts.players),
         this.#chat.element,
-        h("details", h("summary", "What happened"), parts.moves),
+        parts.told,
       ),
     );
   }
@@ -424,9 +453,7 @@ export class MatchPage {
     // While the past comes in there is nothing to look at yet.
     if (!this.#welcome || this.#seq < this.#historyEnd) return;
     this.#drawBoard();
-    const [turn, last] = this.#status();
-    say(this.#parts.turn, turn);
-    say(this.#parts.last, last);
+    this.#drawStatus();
     const myTurn = this.#isMyTurn();
     this.#parts.status.classList.toggle("mine", myTurn);
     this.#parts.status.classList.toggle("over", this.#phase === "ended");
@@ -439,6 +466,12 @@ export class MatchPage {
     reconcile(this.#parts.moves, [...this.#moves].reverse(), ({ text }) => h("li", text));
     this.#drawActions();
     this.#drawLink();
+  }
+
+  #drawStatus() {
+    const [turn, last] = this.#status();
+    say(this.#parts.turn, turn);
+    say(this.#parts.last, last);
   }
 
   #drawBoard() {
@@ -537,6 +570,8 @@ export class MatchPage {
     this.#parts.retry.hidden = !["lost", "replaced"].includes(link);
     say(this.#parts.retry, link === "replaced" ? "Play here" : "Try now");
     const hints = { open: "Say something", over: "The chat is closed" };
+    // Who writes is not to be kept from it by a look at the view.
+    if (link === "connecting" && this.#refreshTimer) return;
     this.#chat.allow(link === "open", hints[link] ?? "Not connected");
   }
 }

@@ -3,8 +3,8 @@
 //!
 //! `build.rs` names each file after its content, so browsers may keep all but the page for ever.
 //! `client.js` is the example of how to speak the protocol. `app.js` has the pages and chooses one;
-//! `match.js` is a match, with `boards.js`, `arena.js` and `faces.js`, `chat.js` and `playback.js` in
-//! it.
+//! `match.js` is a match, with `boards.js`, `arena.js` and `faces.js`, `plain.js` for games that it
+//! doesn't know, `chat.js` and `playback.js` in it.
 
 use std::io::Read as _;
 

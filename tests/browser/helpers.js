@@ -24,6 +24,8 @@ export const NOT_FOUND = /status of 404|Unexpected response code: 404/;
 const DEADLINE_MS = 20_000;
 const BINARY =
   process.env.GAMESERVER_BIN ?? new URL("../../target/debug/gameserver", import.meta.url).pathname;
+/// The example games: `just example-games` builds them.
+export const GAMES = new URL("../../target/games", import.meta.url).pathname;
 /// Lines of a server's log that a failed test shows.
 const LOG_LINES_MAX = 20;
 
@@ -43,10 +45,11 @@ const browser = await chromium.launch({
 });
 after(() => browser.close());
 
-/// A test on a server of its own, through TLS if it says so. `play` gets a `Scene`.
-export function scene(name, play, { tls = false } = {}) {
+/// A test on a server of its own, through TLS if it says so, and with the games of a folder `plugins`.
+/// `play` gets a `Scene`.
+export function scene(name, play, { tls = false, plugins = null } = {}) {
   test(name, async () => {
-    const stage = new Scene(tls);
+    const stage = new Scene(tls, plugins);
     try {
       await stage.server.start();
       await play(stage);
@@ -68,9 +71,11 @@ class Server {
   #data = mkdtempSync(join(tmpdir(), "gameserver-browser-"));
   #child = null;
   #tls;
+  #plugins;
 
-  constructor(tls) {
+  constructor(tls, plugins) {
     this.#tls = tls ? selfSigned(this.#data) : {};
+    this.#plugins = plugins ? { GAMESERVER_GAMES_DIR: plugins } : {};
   }
 
   get origin() {
@@ -86,6 +91,7 @@ class Server {
         GAMESERVER_ADMIN_LISTEN: "127.0.0.1:0",
         GAMESERVER_JWT_PRIVATE_KEY: signingKey,
         ...this.#tls,
+        ...this.#plugins,
       },
       stdio: ["ignore", "ignore", "pipe"],
     });
@@ -135,8 +141,8 @@ class Scene {
   #complaints = [];
   #allowed = [];
 
-  constructor(tls) {
-    this.server = new Server(tls);
+  constructor(tls, plugins) {
+    this.server = new Server(tls, plugins);
   }
 
   /// A new window at the page, with `options` for the browser's context.
