@@ -43,7 +43,7 @@ chaos SEED='1' NODES='3' BOTS='16' MINUTES='2':
 chaos-unfenced SEED='1':
     CHAOS_SEED={{SEED}} cargo test --features unfenced --test chaos -- --nocapture chaos_without
 
-# Measures: how many moves the log commits beside pgbench, how fast tickets are matched.
+# Measures: commits (moves beside pgbench), matchmaking (how fast), plugins (beside built-in games).
 bench NAME='commits':
     cargo bench --bench {{NAME}}
 
