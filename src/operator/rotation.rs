@@ -34,6 +34,8 @@ const HEARD: &str = "gameserver.com/rotated-for";
 const STAGE: &str = "gameserver.com/rotation";
 /// Of the Secret: when the old keys go.
 const UNTIL: &str = "gameserver.com/old-keys-until";
+/// Of the Secret: the longest life, in seconds, that tokens of these keys may have been given.
+const LIFE: &str = "gameserver.com/token-seconds";
 const ADDED: &str = "added";
 const SIGNING: &str = "signing";
 
@@ -47,6 +49,9 @@ pub struct Kept {
     pub pem: String,
     heard: Option<String>,
     stage: Stage,
+    /// The longest that a token of these keys may live: one that was made before the setting was
+    /// shortened lives as long as it was to.
+    life: Duration,
     /// Of the Secret that was read: it may not have changed since.
     pub resource_version: Option<String>,
 }
@@ -65,15 +70,16 @@ pub enum Step {
     Rest,
     /// Nothing, for so long.
     Wait(Duration),
-    /// Write this, and tell.
-    Write(Kept, Why),
+    /// Write this, and tell if somebody wants to know.
+    Write(Kept, Option<Why>),
 }
 
 impl Kept {
     /// The first keys of a Gameserver.
     pub fn first(object: &Gameserver) -> Self {
         let heard = asked(object).map(str::to_owned);
-        Self { pem: new_key_pem(), heard, stage: Stage::Settled, resource_version: None }
+        let life = settings::access_token_life(&object.spec.config);
+        Self { pem: new_key_pem(), heard, stage: Stage::Settled, life, resource_version: None }
     }
 
     /// What a Secret holds, if it holds keys.
@@ -86,8 +92,10 @@ impl Kept {
             Some(SIGNING) => Stage::Signing(until),
             _ => Stage::Settled,
         };
-        let resource_version = secret.resource_version();
-        (!pem.is_empty()).then(|| Self { pem, heard: annotation(HEARD), stage, resource_version })
+        let life = annotation(LIFE).and_then(|life| life.parse().ok());
+        let life = Duration::from_secs(life.unwrap_or(0));
+        let (heard, resource_version) = (annotation(HEARD), secret.resource_version());
+        (!pem.is_empty()).then_some(Self { pem, heard, stage, life, resource_version })
     }
 
     /// The annotations that say how far it is.
@@ -99,14 +107,20 @@ impl Kept {
         };
         let heard = self.heard.clone().map(|heard| (HEARD, heard));
         let stage = stage.map(|stage| (STAGE, stage.to_owned()));
-        heard.into_iter().chain(stage).chain(until.map(|at| (UNTIL, at.to_string()))).collect()
+        let until = until.map(|at| (UNTIL, at.to_string()));
+        let life = (LIFE, self.life.as_secs().to_string());
+        [Some(life), heard, stage, until].into_iter().flatten().collect()
     }
 
     /// What is next. `everywhere`: all pods that run have just these keys.
     pub fn next(&self, object: &Gameserver, everywhere: bool, now: Timestamp) -> Step {
         let write = |stage, pem: String, reason, message: String| {
-            Step::Write(Self { pem, stage, ..self.clone() }, Why::new(reason, message))
+            Step::Write(Self { pem, stage, ..self.clone() }, Some(Why::new(reason, message)))
         };
+        let life = settings::access_token_life(&object.spec.config);
+        if life > self.life {
+            return Step::Write(Self { life, ..self.clone() }, None);
+        }
         match self.stage {
             Stage::Settled => {
                 let Some(asked) = asked(object) else { return Step::Rest };
@@ -116,7 +130,8 @@ impl Kept {
                 let heard = Self { heard: Some(asked.to_owned()), ..self.clone() };
                 let pem = format!("{}\n{}", self.pem.trim_end(), new_key_pem());
                 let told = "there is a new key; when all pods know it, they sign with it";
-                Step::Write(Self { pem, stage: Stage::Added, ..heard }, Why::new("KeyAdded", told))
+                let told = Some(Why::new("KeyAdded", told));
+                Step::Write(Self { pem, stage: Stage::Added, ..heard }, told)
             }
             _ if !everywhere => Step::Rest,
             Stage::Added => {
@@ -124,11 +139,13 @@ impl Kept {
                 write(Stage::Signing(None), newest_first(&self.pem), "KeySigns", told.to_owned())
             }
             Stage::Signing(None) => {
-                let stays = settings::access_token_life(&object.spec.config) + OLD_KEY_MARGIN;
+                let stays = self.life + OLD_KEY_MARGIN;
                 let until = now.saturating_add(SignedDuration::try_from(stays).unwrap_or_default());
                 let until = until.unwrap_or(now);
                 let told = format!("all pods sign with the new key; the old ones go at {until}");
-                write(Stage::Signing(Some(until)), self.pem.clone(), "OldKeysExpire", told)
+                let told = Some(Why::new("OldKeysExpire", told));
+                // Tokens of the new key that live longer than those made from now on are gone by then.
+                Step::Write(Self { life, stage: Stage::Signing(Some(until)), ..self.clone() }, told)
             }
             Stage::Signing(Some(until)) if now < until => {
                 Step::Wait(Duration::try_from(until.duration_since(now)).unwrap_or_default())
@@ -194,14 +211,14 @@ mod tests {
 
     /// What is written next, and the word that tells it; as it would be read again.
     fn written(kept: &Kept, object: &Gameserver, now: Timestamp) -> (Kept, &'static str) {
-        let Step::Write(next, why) = kept.next(object, true, now) else { panic!("{kept:?}") };
+        let Step::Write(next, told) = kept.next(object, true, now) else { panic!("{kept:?}") };
         let secret = json!({
             "metadata": {"annotations": next.annotations()},
             "data": {PEM_KEY: k8s_openapi::ByteString(next.pem.clone().into_bytes())},
         });
         let read = Kept::of(&serde_json::from_value(secret).unwrap()).unwrap();
         assert_eq!(read, next);
-        (next, why.reason)
+        (next, told.map_or("", |why| why.reason))
     }
 
     #[test]
@@ -233,15 +250,48 @@ mod tests {
         );
     }
 
+    fn living(seconds: u64, asked: &str) -> Gameserver {
+        let mut object = object(asked);
+        object.spec.config.insert("GAMESERVER_ACCESS_TOKEN_SECONDS".into(), seconds.to_string());
+        object
+    }
+
+    fn stay(seconds: u64) -> Step {
+        Step::Wait(Duration::from_secs(seconds) + OLD_KEY_MARGIN)
+    }
+
     #[test]
-    fn the_life_of_a_token_is_the_one_that_is_set() {
-        let mut object = object("1");
-        object.spec.config.insert("GAMESERVER_ACCESS_TOKEN_SECONDS".into(), "7200".into());
-        let stage = Stage::Signing(None);
-        let signing = Kept { stage, ..Kept::first(&object) };
-        let (leaving, _) = written(&signing, &object, at(0));
-        let life = Duration::from_secs(7200) + OLD_KEY_MARGIN;
-        assert_eq!(leaving.next(&object, true, at(0)), Step::Wait(life));
+    fn a_key_outlives_the_longest_lived_token_that_it_signed() {
+        let first = Kept::first(&living(7200, "1"));
+        // Shortened in the same edit that asks for another key.
+        let short = living(60, "2");
+        let (added, _) = written(&first, &short, at(0));
+        let (signing, _) = written(&added, &short, at(1));
+        let (leaving, told) = written(&signing, &short, at(2));
+        assert_eq!(told, "OldKeysExpire");
+        assert_eq!(leaving.next(&short, true, at(2)), stay(7200));
+        // The new key has signed none of those that outlive this.
+        let (done, _) = written(&leaving, &short, at(2 + 7500));
+        let again = living(60, "3");
+        let (added, _) = written(&done, &again, at(8000));
+        let (signing, _) = written(&added, &again, at(8001));
+        let (leaving, _) = written(&signing, &again, at(8002));
+        assert_eq!(leaving.next(&again, true, at(8002)), stay(60));
+    }
+
+    #[test]
+    fn a_longer_life_is_noted_whatever_is_under_way_and_nobody_is_told() {
+        let long = living(7200, "2");
+        let (added, _) = written(&Kept::first(&object("1")), &object("2"), at(0));
+        let Step::Write(noted, None) = added.next(&long, false, at(1)) else { panic!() };
+        assert_eq!(noted, Kept { life: Duration::from_secs(7200), ..added.clone() });
+        assert_eq!(noted.next(&long, false, at(2)), Step::Rest);
+        let (signing, _) = written(&noted, &object("2"), at(3));
+        let (leaving, _) = written(&signing, &object("2"), at(4));
+        assert_eq!(leaving.next(&object("2"), true, at(4)), stay(7200));
+        // Keys of an operator that took no notes: at first what is set now.
+        let unnoted = Kept { life: Duration::ZERO, ..added };
+        assert_eq!(written(&unnoted, &long, at(0)), (noted, ""));
     }
 
     #[test]
