@@ -57,6 +57,11 @@ impl Metrics {
         self.queue().insert(key);
     }
 
+    /// Of one that is gone: it gets no reconcile any more.
+    pub fn forget(&self, key: &Key) {
+        self.queue().remove(key);
+    }
+
     fn queue(&self) -> std::sync::MutexGuard<'_, HashSet<Key>> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -226,7 +226,13 @@ async fn work(operator: Arc<Operator>, face: &Face, namespace: Option<&str>) {
                 |object, error, operator| operator.retry(object.meta(), error),
                 Arc::clone(&operator),
             )
-            .for_each(|_| std::future::ready(()))
+            .for_each(|done| {
+                // Whatever belonged to it has told of its own end, too.
+                if let Err(controller::Error::ObjectNotFound(gone)) = done {
+                    operator.forget(&(gone.namespace.unwrap_or_default(), gone.name));
+                }
+                std::future::ready(())
+            })
             .await;
     };
     tokio::join!(controlling, futures_util::future::join_all(watches));

@@ -475,6 +475,7 @@ impl Operator {
 
     /// Of an object that is gone.
     pub fn forget(&self, key: &Key) {
+        self.metrics.forget(key);
         self.memory.lock().unwrap_or_else(PoisonError::into_inner).remove(key);
     }
 

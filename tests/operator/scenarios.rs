@@ -425,7 +425,7 @@ fn somebody_elses_object_is_left_alone() {
 #[test]
 fn pods_drain_before_a_deleted_object_goes() {
     world(|world: World| async move {
-        let _operator = world.operator();
+        let operator = world.operator();
         world.create("play", json!({"replicas": 2})).await;
         world.bring_up("play", 2).await;
         world.gameservers().delete("play", &DeleteParams::default()).await.unwrap();
@@ -439,6 +439,20 @@ fn pods_drain_before_a_deleted_object_goes() {
         world
             .until("the object is gone", || async {
                 world.gameservers().get_opt("play").await.unwrap().is_none().then_some(())
+            })
+            .await;
+        // What belonged to it goes later, and asks for a reconcile that never comes.
+        let triggers = "gameserver_operator_triggers_total";
+        let before = operator.metric(triggers).await;
+        world.api("", "Service").delete("play", &DeleteParams::default()).await.unwrap();
+        world
+            .until("its end is heard", || async {
+                (operator.metric(triggers).await > before).then_some(())
+            })
+            .await;
+        world
+            .until("nothing waits", || async {
+                (operator.metric("gameserver_operator_queue_length").await? == 0).then_some(())
             })
             .await;
     });
