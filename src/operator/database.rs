@@ -5,12 +5,13 @@ use std::time::Duration;
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::{Pod as ApiPod, PodStatus, Secret};
 use k8s_openapi::jiff::Timestamp;
+use kube::ResourceExt as _;
 use kube::api::DynamicObject;
 use serde_json::Value;
 
 use super::cluster::{Cluster, ClusterError};
 use super::crd::Gameserver;
-use super::desired::{self, Desired, Keyed, Names, PASSWORD_KEY, PEM_KEY, Seen, URL_KEY};
+use super::desired::{self, BACKUP, Desired, Keyed, Names, PASSWORD_KEY, PEM_KEY, Seen, URL_KEY};
 use super::keys::new_password;
 use super::pods;
 use super::reconcile::key_of;
@@ -171,29 +172,65 @@ async fn run(cluster: &Cluster, object: &Gameserver, job: &Value) -> Result<Job,
         cluster.apply(object, &Desired::Present(job.clone())).await?;
         return Ok(Job::Running);
     };
-    let conditions = live.data["status"]["conditions"].as_array();
-    let has = |type_: &str| {
-        conditions
-            .into_iter()
-            .flatten()
-            .find(|condition| condition["type"] == type_ && condition["status"] == "True")
-    };
-    if has("Complete").is_some() {
+    let state = state(cluster, &live).await?;
+    if matches!(state, Job::Failed(_)) {
+        let failed = ended(&live, "Failed").and_then(|ended| ended["lastTransitionTime"].as_str());
+        let since = failed.and_then(|at| at.parse::<Timestamp>().ok());
+        let age = since.map(|since| Timestamp::now().duration_since(since));
+        if age.and_then(|age| Duration::try_from(age).ok()).is_none_or(|age| age >= JOB_RETRY) {
+            cluster.delete(&namespace, "Job", &live.metadata).await?;
+        }
+    }
+    Ok(state)
+}
+
+/// Why the last backup that was begun is not there, if so: told until a later one is.
+pub async fn failed_backup(
+    cluster: &Cluster,
+    object: &Gameserver,
+) -> Result<Option<Why>, ClusterError> {
+    let Some(backup) = &object.spec.backup else { return Ok(None) };
+    let (namespace, _) = key_of(&object.metadata);
+    let labels = desired::selector(object, BACKUP);
+    let mut jobs = cluster.list(&namespace, "Job", &labels).await?;
+    jobs.sort_by_key(|job| (job.metadata.creation_timestamp.clone(), job.name_any()));
+    for job in jobs.iter().rev() {
+        let name = job.name_any();
+        let why = match state(cluster, job).await? {
+            Job::Done => return Ok(None),
+            // The one before it counts.
+            Job::Running => continue,
+            Job::Stuck(why) => format!("Job {name} does not start: {why}"),
+            Job::Failed(said) => format!("Job {name} failed: {said}"),
+        };
+        let advice = format!(
+            "mend that (is PersistentVolumeClaim {} there, and has it room?): the next good one ends this",
+            backup.volume_claim
+        );
+        return Ok(Some(Why::new("BackupFailed", format!("{why}; {advice}"))));
+    }
+    Ok(None)
+}
+
+/// How far a Job is.
+async fn state(cluster: &Cluster, live: &DynamicObject) -> Result<Job, ClusterError> {
+    if ended(live, "Complete").is_some() {
         return Ok(Job::Done);
     }
-    let pods = pods_of(cluster, &namespace, name).await?;
-    let Some(failed) = has("Failed") else {
-        // An image that can't be had shows here first: nothing of it has run yet.
-        let stuck = pods.iter().find_map(pods::trouble);
-        return Ok(stuck.map_or(Job::Running, Job::Stuck));
-    };
-    let since = failed["lastTransitionTime"].as_str().and_then(|at| at.parse::<Timestamp>().ok());
-    let age = since.map(|since| Timestamp::now().duration_since(since));
-    let said = last_words(pods).unwrap_or_else(|| format!("see `kubectl logs job/{name}`"));
-    if age.and_then(|age| Duration::try_from(age).ok()).is_none_or(|age| age >= JOB_RETRY) {
-        cluster.delete(&namespace, "Job", &live.metadata).await?;
+    let (namespace, name) = key_of(&live.metadata);
+    let pods = pods_of(cluster, &namespace, &name).await?;
+    if ended(live, "Failed").is_some() {
+        let said = last_words(pods).unwrap_or_else(|| format!("see `kubectl logs job/{name}`"));
+        return Ok(Job::Failed(said));
     }
-    Ok(Job::Failed(said))
+    // An image that can't be had shows here first: nothing of it has run yet.
+    Ok(pods.iter().find_map(pods::trouble).map_or(Job::Running, Job::Stuck))
+}
+
+/// The condition that says that a Job has ended so.
+fn ended<'a>(live: &'a DynamicObject, type_: &str) -> Option<&'a Value> {
+    let mut conditions = live.data["status"]["conditions"].as_array().into_iter().flatten();
+    conditions.find(|condition| condition["type"] == type_ && condition["status"] == "True")
 }
 
 async fn pods_of(

@@ -22,6 +22,8 @@ pub const MANAGED_BY_LABEL: &str = "app.kubernetes.io/managed-by";
 pub const COMPONENT_LABEL: &str = "app.kubernetes.io/component";
 /// The component of pods that play.
 pub const GAME: &str = "game";
+/// The component of Jobs that back up by the clock.
+pub const BACKUP: &str = "backup";
 /// The label of a pod that names its template.
 pub const REVISION_LABEL: &str = "gameserver.com/revision";
 /// The label of a pod that the Service selects; taken away first of all when it drains.
@@ -254,6 +256,14 @@ pub fn restore(object: &Gameserver, url: &Keyed) -> Option<Value> {
     });
     let restore = Names(name(object)).restore();
     Some(job(object, &restore, "restore", container, Some(&from.volume_claim)))
+}
+
+/// The label selector of what the operator made for a component.
+pub fn selector(object: &Gameserver, component: &str) -> String {
+    let instance = name(object);
+    format!(
+        "{INSTANCE_LABEL}={instance},{COMPONENT_LABEL}={component},{MANAGED_BY_LABEL}={MANAGER}"
+    )
 }
 
 /// Labels that select the pods that play.
@@ -532,11 +542,14 @@ fn backups(object: &Gameserver, backup: &Backup, url: &Keyed) -> Value {
     json!({
         "apiVersion": "batch/v1",
         "kind": "CronJob",
-        "metadata": metadata(object, &own_name, "backup"),
+        "metadata": metadata(object, &own_name, BACKUP),
         "spec": {
             "schedule": backup.schedule,
             "concurrencyPolicy": "Forbid",
-            "jobTemplate": { "spec": job_spec(object, "backup", container, Some(&backup.volume_claim)) },
+            "jobTemplate": {
+                "metadata": { "labels": labels(object, BACKUP) },
+                "spec": job_spec(object, BACKUP, container, Some(&backup.volume_claim)),
+            },
         },
     })
 }

@@ -71,6 +71,8 @@ struct Surroundings {
     database: Database,
     endpoint: Option<String>,
     last_backup: Option<String>,
+    /// Why the newest backup is not there.
+    backup: Option<Why>,
     trouble: Option<Why>,
     /// The first thing that failed, to be tried again.
     error: Option<ClusterError>,
@@ -188,6 +190,7 @@ impl Operator {
             database: Database::unknown(),
             endpoint: None,
             last_backup: None,
+            backup: None,
             trouble: None,
             error: None,
         };
@@ -213,6 +216,12 @@ impl Operator {
         match database::prepare(&self.cluster, object, &around.seen, server.as_ref(), unready).await
         {
             Ok(database) => around.database = database,
+            Err(error) => {
+                around.error.get_or_insert(error);
+            }
+        }
+        match database::failed_backup(&self.cluster, object).await {
+            Ok(backup) => around.backup = backup,
             Err(error) => {
                 around.error.get_or_insert(error);
             }
@@ -329,12 +338,9 @@ impl Operator {
             job["metadata"]["name"].as_str().unwrap_or_default().to_owned()
         });
         let kept = Names(&name).revision(target);
-        let labels = |component: &str| {
-            let instance = desired::INSTANCE_LABEL;
-            format!("{instance}={name},{}={component}", desired::COMPONENT_LABEL)
-        };
+        let labels = |component: &str| desired::selector(object, component);
         let revisions =
-            self.cluster.list(&namespace, "ControllerRevision", &labels("game")).await?;
+            self.cluster.list(&namespace, "ControllerRevision", &labels(desired::GAME)).await?;
         for old in revisions.iter().filter(|old| old.name_any() != kept) {
             self.cluster.delete(&namespace, "ControllerRevision", &old.metadata).await?;
         }
@@ -363,7 +369,7 @@ impl Operator {
             plan,
             database: around.database.ready,
             trouble: around.trouble.or(failed.filter(|_| !passing)),
-            refusal: rotation::refusal(object),
+            refusal: around.backup.or_else(|| rotation::refusal(object)),
             endpoint: around.endpoint,
             last_backup: around.last_backup,
         };

@@ -4,7 +4,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use k8s_openapi::jiff::Timestamp;
 
 use super::crd::{Gameserver, GameserverStatus};
-use super::desired::{COMPONENT_LABEL, GAME, INSTANCE_LABEL, MANAGED_BY_LABEL, MANAGER, name};
+use super::desired::{GAME, selector};
 use super::rollout::{Plan, Pod, is_held};
 
 /// Longest message of a condition.
@@ -63,7 +63,7 @@ pub fn status(object: &Gameserver, report: &Report<'_>, now: Timestamp) -> Games
         draining_replicas: as_i32(leaving),
         players: loads().map(|load| load.players).sum(),
         matches: loads().map(|load| load.matches).sum(),
-        selector: Some(selector(object)),
+        selector: Some(selector(object, GAME)),
         endpoint: report.endpoint.clone(),
         version: Some(version(&object.spec.image)),
         current_revision: report.plan.proven.map(str::to_owned),
@@ -97,12 +97,6 @@ pub fn refused(object: &Gameserver, why: &Why, now: Timestamp) -> GameserverStat
     status.conditions = ["Available", "Progressing", "DatabaseReady"].map(keep).into();
     status.conditions.insert(2, condition(&before, object, "Degraded", true, why, now));
     status
-}
-
-/// The label selector of the pods that play.
-pub fn selector(object: &Gameserver) -> String {
-    let instance = name(object);
-    format!("{INSTANCE_LABEL}={instance},{COMPONENT_LABEL}={GAME},{MANAGED_BY_LABEL}={MANAGER}")
 }
 
 /// An image's tag, or the start of its digest.

@@ -4,10 +4,11 @@
 use std::io::{Read as _, Write as _};
 use std::net::TcpListener;
 
+use gameserver::operator::desired::{self, Desired, Keyed, Seen};
 use gameserver::operator::rollout::SETTLE;
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
-use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
+use kube::api::{DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams};
 use serde_json::json;
 
 use crate::kubernetes::{World, image, message, reason, world};
@@ -380,6 +381,63 @@ fn a_restore_comes_before_the_migration_and_once() {
         let container = &job.data["spec"]["template"]["spec"]["containers"][0];
         assert_eq!(container["args"], json!(["restore", "/backup/play-1.backup"]));
     });
+}
+
+#[test]
+fn a_backup_that_fails_is_told_until_a_later_one_is_good() {
+    world(|world: World| async move {
+        let _operator = world.operator();
+        let backup = json!({"schedule": "0 3 * * *", "volumeClaim": "backups"});
+        world.create("play", json!({"backup": backup})).await;
+        world.bring_up("play", 1).await;
+        back_up(&world, "play-backup-1", "Failed").await;
+        let failed = |status: &_| reason(status, "Degraded") == "BackupFailed";
+        let status = world.status("play", "is told", failed).await;
+        let told = message(&status, "Degraded");
+        assert!(told.starts_with("Job play-backup-1 failed: see `kubectl logs job/"), "{told}");
+        assert!(told.contains("is PersistentVolumeClaim backups there"), "{told}");
+        assert_eq!(
+            (status.ready_replicas, reason(&status, "Available").as_str()),
+            (1, "PodsReady")
+        );
+        // One that runs is not good yet.
+        begin_backup(&world, "play-backup-2").await;
+        world.change("play", json!({"host": "play.example"})).await;
+        let seen = |status: &gameserver::operator::crd::GameserverStatus| {
+            status.endpoint.as_deref() == Some("http://play.example")
+        };
+        assert!(failed(&world.status("play", "is looked at", seen).await));
+        world.finish_job("Complete").await;
+        let good = |status: &_| reason(status, "Degraded") == "AsDesired";
+        world.status("play", "is well again", good).await;
+        back_up(&world, "play-backup-3", "Failed").await;
+        world.status("play", "is told again", failed).await;
+        // Nobody wants backups any more.
+        world.change("play", json!({"backup": null})).await;
+        world.status("play", "has none to complain of", good).await;
+    });
+}
+
+/// Does what the CronJob controller would do (old clusters have none), and its Job's.
+async fn back_up(world: &World, name: &str, end: &str) {
+    begin_backup(world, name).await;
+    assert_eq!(world.finish_job(end).await, name);
+}
+
+async fn begin_backup(world: &World, name: &str) {
+    let object = world.gameservers().get("play").await.unwrap();
+    let url = Keyed { name: "db".into(), key: "url".into(), digest: String::new() };
+    let seen = Seen { database_url: Some(url), ..Seen::default() };
+    let made = desired::objects(&object, &seen).into_iter().find_map(|one| match one {
+        Desired::Present(object) if object["kind"] == "CronJob" => Some(object),
+        _ => None,
+    });
+    let mut job = made.unwrap()["spec"]["jobTemplate"].take();
+    job["metadata"]["name"] = json!(name);
+    job["metadata"]["ownerReferences"] =
+        json!([{"apiVersion": "batch/v1", "kind": "CronJob", "name": "play-backup", "uid": "1"}]);
+    let job: DynamicObject = serde_json::from_value(job).unwrap();
+    world.api("batch", "Job").create(&PostParams::default(), &job).await.unwrap();
 }
 
 #[test]
