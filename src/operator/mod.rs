@@ -72,7 +72,7 @@ const RECONCILES_MAX: u16 = 16;
 /// Changes of one object within this time are one.
 const DEBOUNCE: Duration = Duration::from_millis(200);
 /// Triggers that wait for the controller; more let the watches wait.
-const TRIGGERS_MAX: usize = 1024;
+pub const TRIGGERS_MAX: usize = 1024;
 /// Objects of a page of the first list.
 const PAGE_SIZE: u32 = 100;
 /// How often figures alone bring about a reconcile, at most.
@@ -262,7 +262,10 @@ async fn watch_pods(
             Ok(Event::InitApply(pod)) => {
                 listed.extend(pod.uid());
                 operator.pods.observe(&pod);
-                trigger(operator, &triggers, &pod.metadata).await;
+                // Nobody takes triggers before the first list is whole; all are looked at then.
+                if known.is_none() {
+                    trigger(operator, &triggers, &pod.metadata).await;
+                }
             }
             Ok(Event::InitDone) => {
                 operator.pods.retain(&listed);

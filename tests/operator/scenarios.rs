@@ -4,6 +4,8 @@
 use std::io::{Read as _, Write as _};
 use std::net::TcpListener;
 
+use futures_util::StreamExt as _;
+use gameserver::operator::TRIGGERS_MAX;
 use gameserver::operator::desired::{self, Desired, Keyed, Seen};
 use gameserver::operator::rollout::SETTLE;
 use k8s_openapi::api::core::v1::Pod;
@@ -557,6 +559,29 @@ fn one_operator_works_and_the_next_takes_over() {
         world.pods_until("it works", |pods| pods.len() == 2).await;
         assert!(second.get("/readyz").await.unwrap().contains(" 200 "));
         assert!(second.get("/healthz").await.unwrap().contains(" 200 "));
+    });
+}
+
+#[test]
+fn a_new_operator_starts_however_much_there_is_already() {
+    world(|world: World| async move {
+        let pods = world.pods();
+        let made = futures_util::stream::iter(0..=TRIGGERS_MAX).map(|number| {
+            let pod = json!({
+                "metadata": {"name": format!("other-{number}"), "labels": {
+                    "app.kubernetes.io/managed-by": "gameserver-operator",
+                    "app.kubernetes.io/component": "game",
+                    "app.kubernetes.io/instance": "other",
+                }},
+                "spec": {"containers": [{"name": "other", "image": "other"}]},
+            });
+            let (pods, pod) = (pods.clone(), serde_json::from_value(pod).unwrap());
+            async move { pods.create(&PostParams::default(), &pod).await.unwrap() }
+        });
+        made.buffer_unordered(16).count().await;
+        let _operator = world.operator();
+        world.create("play", json!({})).await;
+        assert!(world.finish_job("Complete").await.starts_with("play-migrate-"));
     });
 }
 
