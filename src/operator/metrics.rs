@@ -12,14 +12,13 @@ use hyper::body::{Bytes, Incoming};
 use hyper::header::{CONTENT_TYPE, HeaderValue};
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use kube::core::DeserializeGuard;
 use kube::runtime::reflector::Store;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 
-use super::crd::Gameserver;
 use super::pods::Key;
 use super::reconcile::Operator;
+use super::stored::Stored;
 
 /// Upper ends of the histogram of durations, in seconds.
 const BUCKETS: [f64; 6] = [0.01, 0.05, 0.1, 0.5, 1.0, 5.0];
@@ -73,7 +72,7 @@ impl Metrics {
         Timed(self, Instant::now())
     }
 
-    fn text(&self, writes: u64, store: Option<&Store<DeserializeGuard<Gameserver>>>) -> String {
+    fn text(&self, writes: u64, store: Option<&Store<Stored>>) -> String {
         let mut text = String::new();
         let head = |name: &str, kind: &str, help: &str| {
             format!("# HELP {name} {help}\n# TYPE {name} {kind}\n")
@@ -139,7 +138,7 @@ impl Drop for Timed<'_> {
     }
 }
 
-fn by_condition(store: &Store<DeserializeGuard<Gameserver>>) -> BTreeMap<(String, String), u64> {
+fn by_condition(store: &Store<Stored>) -> BTreeMap<(String, String), u64> {
     let mut counts = BTreeMap::new();
     for object in store.state() {
         let Ok(object) = &object.0 else { continue };
@@ -156,7 +155,7 @@ pub struct Face {
     /// The operator.
     pub operator: Arc<Operator>,
     /// What is known of objects, once this replica leads.
-    pub store: std::sync::OnceLock<Store<DeserializeGuard<Gameserver>>>,
+    pub store: std::sync::OnceLock<Store<Stored>>,
 }
 
 impl Face {

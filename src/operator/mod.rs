@@ -5,6 +5,7 @@
 //! | module | what it is for |
 //! | --- | --- |
 //! | [`crd`] | the object: its fields, defaults, rules |
+//! | [`stored`] | the object as it is stored, if it can be read |
 //! | [`settings`] | which settings of the server it takes |
 //! | [`desired`] | pure: what there has to be for an object |
 //! | [`rollout`] | pure: which pods to make, drain, remove |
@@ -35,6 +36,7 @@ pub mod rollout;
 pub mod rotation;
 pub mod settings;
 pub mod status;
+pub mod stored;
 pub mod throttle;
 
 use std::collections::{HashMap, HashSet};
@@ -47,7 +49,7 @@ use std::time::Duration;
 use futures_util::StreamExt as _;
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{Api, DynamicObject, ObjectMeta};
-use kube::core::{DeserializeGuard, PartialObjectMeta};
+use kube::core::PartialObjectMeta;
 use kube::runtime::controller::{self, Controller};
 use kube::runtime::reflector::{self, ObjectRef};
 use kube::runtime::watcher::{self, Event, watcher};
@@ -60,11 +62,11 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use cluster::KINDS;
-use crd::Gameserver;
 use desired::{COMPONENT_LABEL, GAME, INSTANCE_LABEL, MANAGED_BY_LABEL, MANAGER};
 use metrics::Face;
 use pods::{Key, SCRAPE_INTERVAL};
 use reconcile::Operator;
+use stored::Stored;
 use throttle::Throttle;
 
 /// Reconciles at a time.
@@ -104,7 +106,7 @@ pub enum RunError {
     LeaseLost,
 }
 
-type Triggers = mpsc::Sender<ObjectRef<DeserializeGuard<Gameserver>>>;
+type Triggers = mpsc::Sender<ObjectRef<Stored>>;
 
 /// Works until SIGTERM or Ctrl-C.
 pub async fn run(options: Options) -> Result<(), RunError> {
@@ -175,7 +177,7 @@ fn identity() -> String {
 async fn work(operator: Arc<Operator>, face: &Face, namespace: Option<&str>) {
     let (triggers, mut triggered) = mpsc::channel(TRIGGERS_MAX);
     let client = &operator.cluster.client;
-    let objects: Api<DeserializeGuard<Gameserver>> = match namespace {
+    let objects: Api<Stored> = match namespace {
         Some(namespace) => Api::namespaced(client.clone(), namespace),
         None => Api::all(client.clone()),
     };

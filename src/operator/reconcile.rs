@@ -7,7 +7,6 @@ use std::time::{Duration, Instant};
 use k8s_openapi::api::core::v1::Pod as ApiPod;
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{Api, DynamicObject, ObjectMeta, Patch, PatchParams};
-use kube::core::DeserializeGuard;
 use kube::runtime::controller::Action;
 use kube::runtime::events::{Event, EventType, Recorder};
 use kube::{Client, Resource as _, ResourceExt as _};
@@ -24,6 +23,7 @@ use super::pods::{DRAINING_ANNOTATION, Key, Pods};
 use super::rollout::{self, Plan, Pod, Step};
 use super::rotation::{self, Kept};
 use super::status::{self, Report, Why};
+use super::stored::{self, Stored, Unreadable};
 use super::throttle::Throttle;
 
 /// Holds a Gameserver that is deleted until its pods have drained: the database goes after them.
@@ -98,7 +98,7 @@ impl Operator {
 
     /// One reconcile, counted.
     pub async fn reconcile(
-        guard: Arc<DeserializeGuard<Gameserver>>,
+        stored: Arc<Stored>,
         operator: Arc<Self>,
     ) -> Result<Action, ClusterError> {
         let asked = operator.throttle.left();
@@ -106,11 +106,11 @@ impl Operator {
             // Whatever has changed meanwhile.
             return Ok(Action::requeue(asked + RETRY_MIN.mul_f64(jitter())));
         }
-        let key = key_of(guard.meta());
+        let key = key_of(stored.meta());
         let timed = operator.metrics.begin(&key);
-        let done = match &guard.0 {
+        let done = match &stored.0 {
             Ok(object) => operator.settle(object).await,
-            Err(invalid) => operator.report_unreadable(&invalid.metadata, &invalid.error).await,
+            Err(unreadable) => operator.report_unreadable(unreadable).await,
         };
         timed.end(done.is_ok());
         if done.is_ok() {
@@ -136,7 +136,7 @@ impl Operator {
     /// Makes the cluster as the object says, and says how far that is.
     async fn settle(&self, object: &Gameserver) -> Result<Action, ClusterError> {
         if object.metadata.deletion_timestamp.is_some() {
-            return self.finish(object).await;
+            return self.finish(object, || stored::least(&json!(object.spec))).await;
         }
         if let Some(why) = refusal(object) {
             let refused = status::refused(object, &why, Timestamp::now());
@@ -418,11 +418,7 @@ impl Operator {
     ) -> Result<(), ClusterError> {
         self.cluster.writes.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let (namespace, name) = key_of(&object.metadata);
-        let api: Api<DynamicObject> = Api::namespaced_with(
-            self.cluster.client.clone(),
-            &namespace,
-            &kube::api::ApiResource::erase::<Gameserver>(&()),
-        );
+        let api = self.objects(&namespace);
         let mut whole = json!({
             "apiVersion": Gameserver::api_version(&()),
             "kind": Gameserver::kind(&()),
@@ -460,7 +456,12 @@ impl Operator {
     }
 
     /// Lets the pods drain, all at once, and then lets the object go.
-    async fn finish(&self, object: &Gameserver) -> Result<Action, ClusterError> {
+    /// `least` is what the API server takes of a spec that breaks a rule.
+    async fn finish(
+        &self,
+        object: &Gameserver,
+        least: impl FnOnce() -> Value,
+    ) -> Result<Action, ClusterError> {
         if object.finalizers().iter().all(|known| known != FINALIZER) {
             return Ok(Action::await_change());
         }
@@ -474,9 +475,33 @@ impl Operator {
         if !pods.is_empty() {
             return Ok(Action::requeue(SOON));
         }
-        self.patch(object, None, &json!({ "metadata": { "finalizers": [] } })).await?;
-        self.forget(&key);
+        match self.patch(object, None, &json!({ "metadata": { "finalizers": [] } })).await {
+            Err(error) if error.code() == Some(422) => self.let_go(object, least()).await?,
+            done => done?,
+        }
         Ok(Action::await_change())
+    }
+
+    /// Takes the finalizer away together with whatever keeps the API server from taking that.
+    async fn let_go(&self, object: &Gameserver, least: Value) -> Result<(), ClusterError> {
+        self.cluster.writes.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let (namespace, name) = key_of(&object.metadata);
+        let others: Vec<&String> =
+            object.finalizers().iter().filter(|known| *known != FINALIZER).collect();
+        let change = Patch::Merge(json!({
+            "metadata": { "uid": object.metadata.uid, "finalizers": others },
+            "spec": least,
+        }));
+        let parameters = PatchParams { field_manager: Some(MANAGER.into()), ..Default::default() };
+        let api = self.objects(&namespace);
+        let patched = api.patch(&name, &parameters, &change);
+        answer(("patch", "Gameserver", &name), patched).await.map(|_| ())
+    }
+
+    /// The Gameservers of a namespace, whatever is in them.
+    fn objects(&self, namespace: &str) -> Api<DynamicObject> {
+        let kind = kube::api::ApiResource::erase::<Gameserver>(&());
+        Api::namespaced_with(self.cluster.client.clone(), namespace, &kind)
     }
 
     /// Of an object that is gone.
@@ -488,16 +513,15 @@ impl Operator {
     /// An object that was stored before the schema was as it is.
     async fn report_unreadable(
         &self,
-        meta: &ObjectMeta,
-        error: &str,
+        Unreadable { metadata, problem, least }: &Unreadable,
     ) -> Result<Action, ClusterError> {
-        let object =
-            Gameserver { metadata: meta.clone(), ..Gameserver::new("", GameserverSpec::default()) };
-        if meta.deletion_timestamp.is_some() {
-            return self.finish(&object).await;
+        let nothing = Gameserver::new("", GameserverSpec::default());
+        let object = Gameserver { metadata: metadata.clone(), ..nothing };
+        if metadata.deletion_timestamp.is_some() {
+            return self.finish(&object, || least.clone()).await;
         }
         let explain = "`kubectl explain gameserver.spec`";
-        let message = format!("{error}; change the field ({explain}), or delete the object");
+        let message = format!("{problem}; change the field ({explain}), or delete the object");
         let why = Why::new("InvalidSpec", message);
         match self.write_status(&object, status::refused(&object, &why, Timestamp::now())).await {
             // Before 1.30 not even a status is taken without the field: the Event is there.

@@ -1,7 +1,7 @@
 //! What goes wrong between the operator and the API server, and what is said of it.
 
-use kube::api::{ListParams, Patch, PatchParams};
-use serde_json::json;
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
+use serde_json::{Value, json};
 
 use crate::kubernetes::{World, message, reason, world};
 use crate::proxy::{Fault, Proxy};
@@ -102,6 +102,15 @@ fn an_api_server_that_fails_is_told_and_outlived() {
     });
 }
 
+/// As an earlier version would have stored it: past the API server and its schema.
+fn break_stored(world: &World, name: &str, replicas: &Value) {
+    let key = format!("/registry/gameserver.com/gameservers/{}/{name}", world.namespace);
+    let mut stored = world.kubernetes.stored(&key);
+    stored["spec"]["replicas"] = replicas.clone();
+    stored["metadata"]["generation"] = json!(2);
+    world.kubernetes.store(&key, &stored);
+}
+
 #[test]
 fn a_stored_object_that_can_not_be_read_is_told_and_holds_up_no_other() {
     world(|world: World| async move {
@@ -110,11 +119,7 @@ fn a_stored_object_that_can_not_be_read_is_told_and_holds_up_no_other() {
         world.create("play", json!({})).await;
         world.until_well("play").await;
         world.until_well("broken").await;
-        // As it would have been stored by an earlier version: past the API server and its schema.
-        let key = format!("/registry/gameserver.com/gameservers/{}/broken", world.namespace);
-        let mut stored = world.kubernetes.stored(&key);
-        stored["spec"]["replicas"] = json!("many");
-        world.kubernetes.store(&key, &stored);
+        break_stored(&world, "broken", &json!("many"));
         world
             .until("it is told", || async {
                 world.has_event("broken", "InvalidSpec").then_some(())
@@ -122,7 +127,7 @@ fn a_stored_object_that_can_not_be_read_is_told_and_holds_up_no_other() {
             .await;
         let events =
             world.kubectl(&["get", "events.events.k8s.io", "-o=jsonpath={.items[*].note}"], "");
-        let told = "string \"many\". Expected i32; change the field (`kubectl explain gameserver.spec`), or delete the object";
+        let told = "spec.replicas: invalid type: string \"many\", expected i32; change the field (`kubectl explain gameserver.spec`), or delete the object";
         assert!(events.contains(told), "{events}");
         // The others go on, and so does it when it is mended.
         world.change("play", json!({"host": "play.example"})).await;
@@ -136,6 +141,27 @@ fn a_stored_object_that_can_not_be_read_is_told_and_holds_up_no_other() {
         };
         world.status("broken", "is mended", mended).await;
         world.until_well("broken").await;
+    });
+}
+
+#[test]
+fn a_stored_object_that_breaks_a_rule_or_can_not_be_read_can_be_deleted() {
+    world(|world: World| async move {
+        let _operator = world.operator();
+        let gameservers = world.api("gameserver.com", "Gameserver");
+        for (name, replicas) in [("unreadable", json!("many")), ("refused", json!(5000))] {
+            world.create(name, json!({})).await;
+            world.bring_up(name, 1).await;
+            break_stored(&world, name, &replicas);
+            gameservers.delete(name, &DeleteParams::default()).await.unwrap();
+            world
+                .until("the object is gone", || async {
+                    world.remove_deleted_pods().await;
+                    gameservers.get_opt(name).await.unwrap().is_none().then_some(())
+                })
+                .await;
+            assert!(world.pods().list(&ListParams::default()).await.unwrap().items.is_empty());
+        }
     });
 }
 

@@ -1,0 +1,125 @@
+//! A Gameserver as it is stored: one from before the schema was as it is may be unreadable. That is
+//! told of the object itself, and holds up no other.
+
+use std::borrow::Cow;
+
+use kube::Resource;
+use kube::api::ObjectMeta;
+use serde::{Deserialize, Deserializer, de};
+use serde_json::{Map, Value, json};
+
+use super::crd::{Gameserver, GameserverSpec};
+
+/// An object, or why there is none to be read.
+#[derive(Clone, Debug)]
+pub struct Stored(pub Result<Gameserver, Unreadable>);
+
+/// An object that can't be read.
+#[derive(Clone, Debug)]
+pub struct Unreadable {
+    /// Whose problem it is.
+    pub metadata: ObjectMeta,
+    /// Which fields can't be read, and why.
+    pub problem: String,
+    /// See [`least`].
+    pub least: Value,
+}
+
+impl<'de> Deserialize<'de> for Stored {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let stored = Value::deserialize(deserializer)?;
+        let error = match Gameserver::deserialize(&stored) {
+            Ok(object) => return Ok(Self(Ok(object))),
+            Err(error) => error,
+        };
+        let spec = &stored["spec"];
+        let problems: Vec<String> =
+            fields(spec).filter_map(|(name, value)| problem(name, value)).collect();
+        // What is lacking has a name already.
+        let problem = if problems.is_empty() { error.to_string() } else { problems.join("; ") };
+        let metadata = ObjectMeta::deserialize(&stored["metadata"]).map_err(de::Error::custom)?;
+        Ok(Self(Err(Unreadable { metadata, problem, least: least(spec) })))
+    }
+}
+
+/// The merge patch that leaves of a spec what the API server has to take: one that breaks a rule is
+/// not let go either. (The kind of database may not change.)
+pub fn least(spec: &Value) -> Value {
+    let spared = |name: &str, value| name != "database" || problem(name, value).is_some();
+    let spared = fields(spec).filter(|(name, value)| spared(name, value));
+    let mut least: Map<String, Value> =
+        spared.map(|(name, _)| (name.clone(), Value::Null)).collect();
+    least.insert("image".into(), json!("none"));
+    least.into()
+}
+
+fn fields(spec: &Value) -> impl Iterator<Item = (&String, &Value)> {
+    spec.as_object().into_iter().flatten()
+}
+
+/// Why a field can't be read, with its name, which the error of the whole lacks.
+fn problem(name: &str, value: &Value) -> Option<String> {
+    let mut alone = json!({ "image": "any" });
+    alone[name] = value.clone();
+    let error = GameserverSpec::deserialize(&alone).err()?;
+    Some(format!("spec.{name}: {error}"))
+}
+
+impl Resource for Stored {
+    type DynamicType = ();
+    type Scope = <Gameserver as Resource>::Scope;
+
+    fn kind((): &()) -> Cow<'_, str> {
+        Gameserver::kind(&())
+    }
+
+    fn group((): &()) -> Cow<'_, str> {
+        Gameserver::group(&())
+    }
+
+    fn version((): &()) -> Cow<'_, str> {
+        Gameserver::version(&())
+    }
+
+    fn plural((): &()) -> Cow<'_, str> {
+        Gameserver::plural(&())
+    }
+
+    fn meta(&self) -> &ObjectMeta {
+        self.0.as_ref().map_or_else(|unreadable| &unreadable.metadata, Gameserver::meta)
+    }
+
+    fn meta_mut(&mut self) -> &mut ObjectMeta {
+        self.0.as_mut().map_or_else(|unreadable| &mut unreadable.metadata, Gameserver::meta_mut)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(spec: &Value) -> Stored {
+        serde_json::from_value(json!({ "metadata": { "name": "play" }, "spec": spec })).unwrap()
+    }
+
+    #[test]
+    fn what_can_not_be_read_is_named() {
+        let broken = read(&json!({"image": "i", "replicas": "many", "update": {"maxSurge": {}}}));
+        assert_eq!(broken.meta().name.as_deref(), Some("play"));
+        let problem = broken.0.unwrap_err().problem;
+        let told = r#"spec.replicas: invalid type: string "many", expected i32; spec.update: invalid type: map, expected i32"#;
+        assert_eq!(problem, told);
+        let problem = read(&json!({"replicas": 1})).0.unwrap_err().problem;
+        assert_eq!(problem, "missing field `image`");
+        assert_eq!(read(&json!({"image": "i"})).0.unwrap().spec.replicas, 1);
+    }
+
+    #[test]
+    fn a_database_stays_if_it_can_be_read() {
+        let managed = json!({"image": "i", "replicas": "many", "database": {"managed": {}}});
+        assert_eq!(least(&managed), json!({"image": "none", "replicas": null}));
+        let broken = json!({"database": "managed"});
+        assert_eq!(least(&broken), json!({"image": "none", "database": null}));
+        assert_eq!(least(&json!("nothing")), json!({"image": "none"}));
+    }
+}
