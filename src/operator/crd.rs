@@ -581,6 +581,10 @@ impl Gameserver {
                 plugin.config_map_key_ref.is_some() != plugin.file.is_some(),
                 "spec.games[].wasm is either configMapKeyRef or file",
             );
+            must(
+                plugin.sha256.is_none() || plugin.config_map_key_ref.is_some(),
+                "spec.games[].wasm.sha256 is for configMapKeyRef: pin the image of a file by its digest",
+            );
         }
         must(
             plugins.windows(2).all(|pair| pair[0].directory() == pair[1].directory()),

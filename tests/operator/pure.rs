@@ -175,13 +175,14 @@ fn what_the_schema_can_not_know_is_said_with_its_field() {
     object.spec.database.managed = None;
     let plugin = |name: &str, wasm| serde_json::from_value(json!({"name": name, "wasm": wasm}));
     object.spec.games = vec![
-        plugin("a", json!({"file": "/games/a.wasm"})).unwrap(),
+        plugin("a", json!({"file": "/games/a.wasm", "sha256": "0"})).unwrap(),
         plugin("b", json!({"configMapKeyRef": {"name": "b", "key": "b.wasm"}})).unwrap(),
     ];
     assert_eq!(
         object.problems(),
         [
             "spec.database is either external or managed",
+            "spec.games[].wasm.sha256 is for configMapKeyRef: pin the image of a file by its digest",
             "spec.games[].wasm: plugins are all of ConfigMaps, or all files of one directory",
             "spec.config has GAMESERVER_COLOUR: this operator's server has no such setting",
             "spec.config has GAMESERVER_DATABASE_URL_FILE: use spec.database",
