@@ -76,7 +76,7 @@ const DEBOUNCE: Duration = Duration::from_millis(200);
 /// Triggers that wait for the controller; more let the watches wait.
 pub const TRIGGERS_MAX: usize = 1024;
 /// Objects of a page of the first list.
-const PAGE_SIZE: u32 = 100;
+const PAGE_SIZE: u32 = 50;
 /// How often figures alone bring about a reconcile, at most.
 const NEWS_INTERVAL: Duration = Duration::from_secs(30);
 

@@ -3,7 +3,7 @@
 //! One watch keeps what is known of each pod in a few words. What the operator does to a pod is
 //! entered at once, not when the watch brings it: nothing is decided twice.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -51,9 +51,10 @@ const STUCK: &[&str] = &[
 /// Namespace and name of a Gameserver.
 pub type Key = (String, String);
 
-/// What is known of all pods.
+/// What is known of all pods: of each Gameserver's by their names. (Most have a few: a tree's smallest
+/// node has room for eleven.)
 #[derive(Default)]
-pub struct Pods(Mutex<HashMap<Key, BTreeMap<String, Known>>>);
+pub struct Pods(Mutex<HashMap<Key, Vec<Known>>>);
 
 #[derive(Clone, Debug)]
 struct Known {
@@ -89,9 +90,10 @@ impl Pods {
         let Some((key, known)) = known(seen) else { return false };
         let mut all = self.lock();
         let pods = all.entry(key).or_default();
-        match pods.get_mut(&known.pod.name) {
-            Some(before) if before.version >= known.version => false,
-            Some(before) => {
+        match place(pods, &known.pod.name) {
+            Ok(at) if pods[at].version >= known.version => false,
+            Ok(at) => {
+                let before = &mut pods[at];
                 let load = before.pod.load;
                 let unready = before.unready.take().filter(|_| !known.pod.ready);
                 let next = Known { pod: Pod { load, ..known.pod }, unready, ..known };
@@ -99,8 +101,9 @@ impl Pods {
                 *before = next;
                 news
             }
-            None => {
-                pods.insert(known.pod.name.clone(), known);
+            Err(at) => {
+                pods.reserve_exact(1);
+                pods.insert(at, known);
                 true
             }
         }
@@ -112,9 +115,7 @@ impl Pods {
         let mut all = self.lock();
         if let Some(pods) = all.get_mut(&key) {
             // Another pod may have its name by now.
-            if pods.get(&known.pod.name).is_some_and(|kept| kept.uid == known.uid) {
-                pods.remove(&known.pod.name);
-            }
+            pods.retain(|kept| kept.pod.name != known.pod.name || kept.uid != known.uid);
             if pods.is_empty() {
                 all.remove(&key);
             }
@@ -125,7 +126,7 @@ impl Pods {
     pub fn retain(&self, uids: &HashSet<String>) {
         let mut all = self.lock();
         for pods in all.values_mut() {
-            pods.retain(|_, known| known.uid.as_ref().is_some_and(|uid| uids.contains(uid)));
+            pods.retain(|known| known.uid.as_ref().is_some_and(|uid| uids.contains(uid)));
         }
         all.retain(|_, pods| !pods.is_empty());
     }
@@ -133,7 +134,7 @@ impl Pods {
     /// The pods of a Gameserver. One that is not ready long after it was made is in trouble.
     pub fn of(&self, key: &Key, now: Timestamp) -> Vec<Pod> {
         let all = self.lock();
-        let pods = all.get(key).into_iter().flat_map(BTreeMap::values);
+        let pods = all.get(key).into_iter().flatten();
         pods.map(|known| {
             let mut pod = known.pod.clone();
             let age = Duration::try_from(now.duration_since(pod.created)).unwrap_or_default();
@@ -148,10 +149,12 @@ impl Pods {
 
     /// What identifies a pod.
     pub fn meta(&self, key: &Key, name: &str) -> Option<ObjectMeta> {
-        self.lock().get(key)?.get(name).map(|known| ObjectMeta {
+        let all = self.lock();
+        let pods = all.get(key)?;
+        Some(ObjectMeta {
             name: Some(name.to_owned()),
             namespace: Some(key.0.clone()),
-            uid: known.uid.clone(),
+            uid: pods[place(pods, name).ok()?].uid.clone(),
             ..ObjectMeta::default()
         })
     }
@@ -159,7 +162,7 @@ impl Pods {
     /// Why pods say that they are not ready, if all that answer say so.
     pub fn unready(&self, key: &Key) -> Option<String> {
         let all = self.lock();
-        let mut pods = all.get(key)?.values().filter(|known| known.pod.stays());
+        let mut pods = all.get(key)?.iter().filter(|known| known.pod.stays());
         let mut reason = None;
         for known in pods.by_ref() {
             if known.pod.ready {
@@ -173,7 +176,7 @@ impl Pods {
     /// Pods that can be asked.
     pub fn targets(&self) -> Vec<Target> {
         let all = self.lock();
-        let pods = all.iter().flat_map(|(key, pods)| pods.values().map(move |pod| (key, pod)));
+        let pods = all.iter().flat_map(|(key, pods)| pods.iter().map(move |pod| (key, pod)));
         pods.filter(|(_, known)| !known.pod.deleting && !known.pod.ended)
             .filter_map(|(key, known)| {
                 let at = SocketAddr::new(known.ip?, ADMIN_PORT);
@@ -186,18 +189,22 @@ impl Pods {
     /// Takes over what a pod answered; whether that is news.
     pub fn answered(&self, target: &Target, answer: Answer) -> bool {
         let mut all = self.lock();
-        let Some(known) = all.get_mut(&target.key).and_then(|pods| pods.get_mut(&target.name))
-        else {
-            return false;
-        };
+        let Some(pods) = all.get_mut(&target.key) else { return false };
+        let Ok(at) = place(pods, &target.name) else { return false };
+        let known = &mut pods[at];
         let news = known.pod.load != answer.load || known.unready != answer.unready;
         (known.pod.load, known.unready) = (answer.load, answer.unready);
         news
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<Key, BTreeMap<String, Known>>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<Key, Vec<Known>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Where a pod of this name is, or would be.
+fn place(pods: &[Known], name: &str) -> Result<usize, usize> {
+    pods.binary_search_by(|known| known.pod.name.as_str().cmp(name))
 }
 
 /// Asks all pods, a few at a time, and names the Gameservers of which there is news.

@@ -51,7 +51,6 @@ pub struct Operator {
     /// Counted for `/metrics`.
     pub metrics: Metrics,
     throttle: Throttle,
-    recorder: Recorder,
     /// What is remembered of each object from one reconcile to the next; goes with the object.
     memory: Mutex<HashMap<Key, Memory>>,
 }
@@ -88,7 +87,6 @@ impl Operator {
     pub fn new(client: Client, throttle: Throttle) -> Self {
         Self {
             throttle,
-            recorder: Recorder::new(client.clone(), MANAGER.into()),
             cluster: Cluster::new(client),
             pods: Pods::default(),
             metrics: Metrics::default(),
@@ -546,7 +544,9 @@ impl Operator {
     /// An Event is a courtesy: conditions, annotations or the log say the same.
     async fn publish(&self, object: &Gameserver, event: Event) {
         let about = object.object_ref(&());
-        let published = self.recorder.publish(&event, &about);
+        // A new one each time: it would keep what it has published, all of it, for minutes.
+        let recorder = Recorder::new(self.cluster.client.clone(), MANAGER.into());
+        let published = recorder.publish(&event, &about);
         if let Ok(Err(error)) = tokio::time::timeout(REQUEST_TIMEOUT, published).await {
             tracing::debug!(%error, "an event could not be published");
         }

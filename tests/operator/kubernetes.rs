@@ -564,11 +564,13 @@ impl Operator {
         tokio::task::spawn_blocking(ask).await.unwrap()
     }
 
-    /// Its memory, in bytes.
-    pub fn rss(&self) -> u64 {
+    /// Its memory, and the most that it ever had, in bytes.
+    pub fn memory(&self) -> [u64; 2] {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
-        let rss = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
-        rss.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
+        ["VmRSS:", "VmHWM:"].map(|field| {
+            let value = status.lines().find_map(|line| line.strip_prefix(field)).unwrap();
+            value.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
+        })
     }
 
     /// Tells it to stop, and waits for that.
