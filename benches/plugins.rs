@@ -219,7 +219,7 @@ fn say_compiled(name: &str, code: &[u8]) {
 fn main() {
     let catalog = Catalog::new(None, Vec::new());
     let folder = games::folder();
-    let code = |name: &str| fs::read(games::file(&folder, name)).unwrap();
+    let code = |name: &str| fs::read(games::file(folder, name)).unwrap();
     if let Ok(name) = env::var(HELD_GAME) {
         let rules = catalog.find(&name).unwrap_or_else(|| load(&name, &code(&name)));
         return say_bytes(&*rules);

@@ -42,7 +42,7 @@ impl Plugins {
     fn place(&self) -> Vec<String> {
         let folder = folder();
         let placed = PLUGINS.map(|(name, _)| {
-            let code = build(name, fs::read(file(&folder, name)).unwrap(), self.builds);
+            let code = build(name, fs::read(file(folder, name)).unwrap(), self.builds);
             let new = self.dir.path().join("new");
             fs::write(&new, &code).unwrap();
             fs::rename(new, file(self.dir.path(), name)).unwrap();

@@ -9,8 +9,8 @@
 #![allow(unreachable_pub)]
 
 mod client;
-#[path = "../support/example_games.rs"]
-mod example_games;
+#[path = "../support/games.rs"]
+mod games;
 mod harness;
 #[path = "../support/pairs.rs"]
 mod pairs;

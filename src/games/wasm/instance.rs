@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use serde::de::{DeserializeOwned, IgnoredAny};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use wasmi::{
@@ -21,6 +21,9 @@ use super::interface::{
     TEXT_DEPTH_MAX,
 };
 use crate::telemetry::figures::{PLUGIN_CALLS, PLUGIN_FUEL};
+
+/// Fields of the engine's own events.
+const ENGINES: &[&str] = &["joined", "left", "started", "ended"];
 
 /// Why a module can't go on: which function failed, and how.
 #[derive(Debug, PartialEq, Eq)]
@@ -417,18 +420,8 @@ impl Exports {
 
 /// Whether clients would take an event for one of the engine's own.
 fn is_named_like_the_engines(event: &RawValue) -> bool {
-    #[derive(PartialEq, Eq, PartialOrd, Ord, Deserialize)]
-    #[serde(rename_all = "snake_case")]
-    enum Name {
-        Joined,
-        Left,
-        Started,
-        Ended,
-        #[serde(other)]
-        Other,
-    }
-    let names = serde_json::from_str::<BTreeMap<Name, IgnoredAny>>(event.get());
-    names.is_ok_and(|names| names.into_keys().any(|name| name != Name::Other))
+    let fields = serde_json::from_str::<BTreeMap<String, &RawValue>>(event.get());
+    fields.is_ok_and(|fields| ENGINES.iter().any(|name| fields.contains_key(*name)))
 }
 
 fn with_seat(seat: Option<Seat>) -> impl FnOnce(InText) -> SeatAndText {
