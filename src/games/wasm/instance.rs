@@ -16,8 +16,8 @@ use super::super::{
 };
 use super::Plugin;
 use super::interface::{
-    CALL_FUEL, DETAIL_CHARS_MAX, EVENTS_MAX, HOST, INTERFACE, LINE_BYTES_MAX, LINES_MAX, MEMORY,
-    MEMORY_BYTES_MAX, REASON_BYTES_MAX, TABLE_ELEMENTS_MAX, TABLES_MAX, TEXT_BYTES_MAX,
+    CALL_FUEL, DETAIL_CHARS_MAX, EVENTS_MAX, HOST, INTERFACE, LINE_BYTES_MAX, LINE_FUEL, LINES_MAX,
+    MEMORY, MEMORY_BYTES_MAX, REASON_BYTES_MAX, TABLE_ELEMENTS_MAX, TABLES_MAX, TEXT_BYTES_MAX,
     TEXT_DEPTH_MAX,
 };
 use crate::telemetry::figures::{PLUGIN_CALLS, PLUGIN_FUEL};
@@ -129,6 +129,8 @@ pub(super) fn linker(engine: &Engine) -> Linker<Host> {
         Err(Error::new(where_it_may))
     };
     let log = |mut caller: Caller<'_, Host>, address: i32, length: i32| {
+        let fuel = caller.get_fuel()?;
+        caller.set_fuel(fuel.saturating_sub(LINE_FUEL))?;
         let memory = caller.get_export(MEMORY).and_then(wasmi::Extern::into_memory);
         let Some(memory) = memory else { return Ok(()) };
         let (bytes, host) = memory.data_and_store_mut(&mut caller);

@@ -15,6 +15,10 @@ pub const TABLES_MAX: usize = 4;
 /// Fuel of one call, and of making an instance: about a unit for each instruction. So much is some
 /// tens of milliseconds, in which the match, and a thread, do nothing else.
 pub const CALL_FUEL: u64 = 20_000_000;
+/// Fuel of a line for the log: what it costs the host.
+pub const LINE_FUEL: u64 = 1000;
+/// Variables that a function declares.
+pub const LOCALS_MAX: u64 = 1000;
 /// Calls within calls.
 pub const CALLS_DEPTH_MAX: usize = 1000;
 /// Bytes of a text that a module gives.

@@ -3,6 +3,7 @@
 //!
 //! - [`interface`]: the functions and texts that go over the border, and their bounds
 //! - [`instance`]: one match's memory, and calls into it
+//! - [`locals`]: how many a module's functions have
 //! - [`check`]: matches by chance, for authors
 //!
 //! wasmi interprets them: it adds little to the server, works on every target alike, and
@@ -12,6 +13,7 @@
 pub mod check;
 mod instance;
 pub mod interface;
+mod locals;
 
 use std::cell::{OnceCell, RefCell};
 use std::fmt::Write as _;
@@ -20,10 +22,10 @@ use std::sync::Arc;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use sha2::{Digest as _, Sha256};
-use wasmi::{CompilationMode, Config, Engine, Linker, Module};
+use wasmi::{CompilationMode, Config, EnforcedLimits, Engine, Linker, Module};
 
 use self::instance::{Failure, Host, Instance};
-use self::interface::{DETAIL_CHARS_MAX, MODULE_BYTES_MAX};
+use self::interface::{DETAIL_CHARS_MAX, LOCALS_MAX, MODULE_BYTES_MAX};
 use super::{
     Audience, Game, GameInfo, GameType, Leaving, Mode, NoStart, Outcome, Refusal, SEATS_MAX, Seat,
     SeatSet, Setup, TICK_HZ_MAX, Viewer,
@@ -85,6 +87,9 @@ impl Plugin {
     fn made(name: &str, code: &[u8]) -> Result<Self, String> {
         if code.len() > MODULE_BYTES_MAX {
             return Err(format!("it has {} bytes; {MODULE_BYTES_MAX} at most", code.len()));
+        }
+        if let Some(locals) = locals::most(code).filter(|locals| *locals > LOCALS_MAX) {
+            return Err(format!("a function has {locals} locals; {LOCALS_MAX} at most"));
         }
         let engine = Engine::new(&config());
         let module = Module::new(&engine, code).map_err(|error| error.to_string())?;
@@ -202,15 +207,18 @@ fn one_line(text: &str) -> String {
     words.join(" ").chars().take(DETAIL_CHARS_MAX).collect()
 }
 
-/// The same on all machines: what may differ between them is off.
+/// The same on all machines: what may differ between them is off. So is what makes a module large
+/// that is small as a file.
 fn config() -> Config {
     let mut config = Config::default();
     config
         .consume_fuel(true)
         .compilation_mode(CompilationMode::Eager)
         .ignore_custom_sections(true)
+        .enforced_limits(EnforcedLimits::strict())
         .set_max_recursion_depth(interface::CALLS_DEPTH_MAX)
         .wasm_multi_memory(false)
+        .wasm_multi_value(false)
         .wasm_tail_call(false)
         .wasm_extended_const(false);
     config
