@@ -11,6 +11,7 @@ mod wat;
 
 mod bombs;
 mod hostile;
+mod interface;
 mod same_rules;
 
 use std::sync::Arc;
