@@ -4,8 +4,8 @@
 // Helpers are `pub` for each other, not for other crates.
 #![allow(unreachable_pub)]
 
-#[path = "../support/example_games.rs"]
-mod example_games;
+#[path = "../support/games.rs"]
+mod games;
 #[path = "../support/wat.rs"]
 mod wat;
 

@@ -10,15 +10,15 @@ use proptest::prelude::*;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
-use crate::example_games::example_game;
+use crate::games::{PLUGINS, file, folder};
 use crate::raw;
 
-static NOUGHTS: LazyLock<Loaded> = LazyLock::new(|| load("noughts"));
-static CONCENTRATION: LazyLock<Loaded> = LazyLock::new(|| load("concentration"));
-static CYCLES: LazyLock<Loaded> = LazyLock::new(|| load("cycles"));
+/// Built-in games, each with the plugin that has its rules.
+static GAMES: LazyLock<[(&str, Loaded); PLUGINS.len()]> =
+    LazyLock::new(|| PLUGINS.map(|(plugin, built_in)| (built_in, load(plugin))));
 
 fn load(name: &str) -> Loaded {
-    let code = fs::read(example_game(name)).unwrap();
+    let code = fs::read(file(folder(), name)).unwrap();
     Loaded(Arc::new(Plugin::load(name, &code).unwrap()))
 }
 
@@ -52,7 +52,8 @@ struct Pair {
 }
 
 impl Pair {
-    fn start(built_in: &str, plugin: &Loaded, options: &Value, seed: u64) -> Self {
+    fn start(built_in: &str, options: &Value, seed: u64) -> Self {
+        let (_, plugin) = GAMES.iter().find(|(name, _)| *name == built_in).unwrap();
         let built_in = Catalog::new(None, Vec::new()).find(built_in).unwrap();
         let Value::Object(options) = options.clone() else { panic!("{options}") };
         let info = built_in.info();
@@ -137,9 +138,7 @@ fn wishes(most: usize) -> impl Strategy<Value = Vec<Wish>> {
 #[test]
 fn what_is_told_of_them_is_the_same() {
     let catalog = Catalog::new(None, Vec::new());
-    for (built_in, plugin) in
-        [("tictactoe", &*NOUGHTS), ("pairs", &*CONCENTRATION), ("arena", &*CYCLES)]
-    {
+    for (built_in, plugin) in &*GAMES {
         let built_in = catalog.find(built_in).unwrap();
         let (own, other) = (built_in.info(), plugin.info());
         assert_eq!(
@@ -169,7 +168,7 @@ proptest! {
 
     #[test]
     fn noughts_is_tictactoe(seed: u64, wishes in wishes(40)) {
-        let mut pair = Pair::start("tictactoe", &NOUGHTS, &json!({}), seed);
+        let mut pair = Pair::start("tictactoe", &json!({}), seed);
         pair.play(&wishes, |what| json!({ "place": what % 10 }));
     }
 
@@ -181,13 +180,13 @@ proptest! {
         wishes in wishes(150),
     ) {
         let options = json!({"players": players, "pairs": pairs});
-        let mut pair = Pair::start("pairs", &CONCENTRATION, &options, seed);
+        let mut pair = Pair::start("pairs", &options, seed);
         pair.play(&wishes, |what| json!({ "flip": what % (2 * pairs + 1) }));
     }
 
     #[test]
     fn cycles_is_arena(seed: u64, players in 2..=8_u8, wishes in wishes(200)) {
-        let mut pair = Pair::start("arena", &CYCLES, &json!({ "players": players }), seed);
+        let mut pair = Pair::start("arena", &json!({ "players": players }), seed);
         let ways = ["up", "down", "left", "right"];
         pair.play(&wishes, |what| json!({ "turn": ways[usize::from(what) % ways.len()] }));
     }
