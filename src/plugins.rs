@@ -21,6 +21,7 @@ use crate::games::{Catalog, NAME_BYTES_MAX, is_name};
 use crate::store::Store;
 use crate::telemetry::figures::{PLUGINS, PLUGINS_REFUSED};
 use crate::telemetry::metrics::Held;
+use crate::vital::Vital;
 
 /// Plugins of one directory; those whose names come later are refused.
 pub const PLUGINS_MAX: usize = 64;
@@ -71,6 +72,7 @@ impl Plugins {
 
     /// Follows the directory for as long as it runs; told to, it looks at once.
     pub async fn follow(mut self) {
+        let _vital = Vital("the look at plugins");
         loop {
             let told = timeout(LOOK_INTERVAL, self.look_now.notified()).await.is_ok();
             self.look(told).await;
@@ -78,7 +80,7 @@ impl Plugins {
     }
 
     /// Takes what has changed. Unless it is to be `at_once`, a file is left alone that is not as it was
-    /// at the last look: it may be half written.
+    /// at the last look: it may be half written. At once, all are read again, changed or not.
     async fn look(&mut self, at_once: bool) {
         let files = match plugin_files(&self.dir) {
             Ok(files) => files,
@@ -104,7 +106,7 @@ impl Plugins {
             let new = !self.found.contains_key(&name);
             let found = self.found.entry(name.clone()).or_insert(unknown);
             let changed = std::mem::replace(&mut found.stamp, stamp) != stamp;
-            found.read &= !changed;
+            found.read &= !changed && !at_once;
             if !found.read && (at_once || !(new || changed)) {
                 self.take(&name).await;
             }
@@ -113,7 +115,7 @@ impl Plugins {
 
     /// Offers a file's game, or says why not.
     async fn take(&mut self, name: &str) {
-        let file = self.dir.join(name).with_extension(EXTENSION);
+        let file = self.dir.join(format!("{name}.{EXTENSION}"));
         let taken = self.load(name, &file).await;
         let Some(found) = self.found.get_mut(name) else { return };
         match taken {

@@ -79,8 +79,8 @@ impl Catalog {
 
     /// The rules that a match began with, if they are at hand.
     pub fn find_version(&self, name: &str, version: &str) -> Option<Arc<dyn GameType>> {
-        if let Some(fixed) = self.find_fixed(name) {
-            return Some(Arc::clone(fixed)).filter(|game| game.info().version == version);
+        if let Some(fixed) = self.find_fixed(name).filter(|game| game.info().version == version) {
+            return Some(Arc::clone(fixed));
         }
         let known = self.plugins().known.get(&(name.into(), version.into())).cloned();
         known.and_then(|plugin| plugin.upgrade()).map(|plugin| playable(&plugin))

@@ -345,6 +345,10 @@ pub trait Game: Send {
         None
     }
 
+    /// Something else happens, now or, if it is `replayed`, in another life of the match: what the rules
+    /// may take for it, if there is a bound, begins anew.
+    fn refuel(&mut self, _replayed: bool) {}
+
     /// What the rules have to say to whoever runs the server, since they were last asked.
     fn take_lines(&mut self) -> Vec<String> {
         Vec::new()

@@ -22,7 +22,7 @@ use crate::ids::{SessionId, Timestamp, UserId};
 use crate::protocol::{Frame, Player, ServerMessage};
 use crate::ratings::RatingChange;
 use crate::store::{EventRecord, MatchRecord, MatchState, Snapshot, Visibility};
-use crate::telemetry::figures::{MATCHES_ENDED, MATCHES_RATED};
+use crate::telemetry::figures::{MATCHES_ENDED, MATCHES_RATED, PLUGINS_FAILED};
 
 /// Events that a match keeps in memory for sockets that come back; older ones come from the log.
 const HISTORY_EVENTS_MAX: usize = 128;
@@ -265,8 +265,6 @@ impl Core {
             core.replay(event, mode, now)
                 .map_err(|error| format!("event {}: {error}", event.seq))?;
         }
-        // They were logged when this was new.
-        core.game.take_lines();
         match snapshot {
             Some(tick) if core.ticks.is_some() => {
                 core.rebuilt_at(tick.parse().map_err(|_| format!("{tick:?} is no step"))?);
@@ -277,6 +275,9 @@ impl Core {
             }
             None => {}
         }
+        // They were logged when this was new.
+        core.game.take_lines();
+        core.game.refuel(true);
         // A relay's messages are numbered, but not in the log.
         if (relay && core.seq > seq) || (!relay && core.seq != seq) || core.record.state != state {
             return Err(format!("the log ends at {}, the match at {seq}", core.seq));
@@ -314,6 +315,7 @@ impl Core {
             return Err(format!("follows {} in the log", self.seq));
         }
         self.seq = record.seq;
+        self.game.refuel(true);
         if record.structural {
             let event = serde_json::from_str(&record.event).map_err(|error| error.to_string())?;
             self.replay_structural(&event, record, mode, now);
@@ -420,6 +422,7 @@ impl Core {
     ) {
         MATCHES_ENDED.increment();
         if let Some(why) = self.game.failure() {
+            PLUGINS_FAILED.increment();
             let (id, game, version) =
                 (self.record.id, &self.record.game, &self.record.game_version);
             tracing::error!(r#match = %id, game, version, why, "its rules have failed: it is over");
@@ -576,6 +579,7 @@ impl Core {
         if let Some(seat) = seat {
             self.seat_connected(seat);
         }
+        self.game.refuel(false);
         let applied = seat.and_then(|seat| self.occupant(seat)).map(|o| o.applied.back().copied());
         let welcome = Frame::message(&ServerMessage::Welcome {
             r#match: self.record.id,

@@ -264,6 +264,7 @@ impl Match {
         let tick = core.ticks.as_ref().filter(|_| running).map(|ticks| ticks.tick);
         core.happen(&mut change.additions, &Structural::Left { seat, reason, tick });
         if running {
+            core.game.refuel(false);
             core.game.leave(seat, reason);
             core.show();
         }
@@ -345,7 +346,8 @@ impl Match {
         user: UserId,
         records: Vec<EventRecord>,
     ) -> serde_json::Result<Vec<(EventRecord, Box<RawValue>)>> {
-        let core = self.lock_any();
+        let mut core = self.lock_any();
+        core.game.refuel(false);
         let viewer = core.seat_of(user).map_or(Viewer::Spectator, Viewer::Seat);
         let mut visible = Vec::with_capacity(records.len());
         for record in records {
@@ -565,7 +567,8 @@ impl Match {
         events.extend(additions.events);
         let snapshot = match &core.ticks {
             Some(ticks) => Some(ticks.tick.to_string()),
-            None => core.game.snapshot().filter(|_| relay).map(|json| json.get().into()),
+            None if relay => core.game.snapshot().map(|json| json.get().into()),
+            None => None,
         };
         let seq = if relay { core.reserved } else { core.seq };
         let previous_seq = std::mem::replace(&mut core.stored_seq, seq);
@@ -739,6 +742,7 @@ impl Attachment {
             (Some(Gathered::Stale), _) => return Err(stale()),
             _ => {}
         }
+        core.game.refuel(false);
         let events = core.game.decide(seat, command).map_err(|refusal| {
             self.live.end_if_failed(core);
             refused(refusal)

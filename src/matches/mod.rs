@@ -43,7 +43,7 @@ use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 use thiserror::Error;
 use tokio::sync::{OnceCell, oneshot};
-use tokio::task::spawn_blocking;
+use tokio::task::{block_in_place, spawn_blocking};
 
 use self::live::Upkeep;
 use self::log::{LogHealth, LogSender};
@@ -460,7 +460,7 @@ impl Registry {
         let events = match self.load(record.id).await {
             Ok(live) => live.visible(viewer, records).map_err(corrupt)?,
             // Without its rules nobody knows who may see a game's events; the engine's are for all.
-            Err(MatchError::GameGone(_)) => records
+            Err(MatchError::GameGone(_) | MatchError::GameFailed(..)) => records
                 .into_iter()
                 .filter(|record| record.structural)
                 .map(|record| event::wire_event(&record).map(|event| (record, event)))
@@ -548,7 +548,9 @@ impl Registry {
             let page = self.store.stale_matches(last, open, other, SWEEP_PAGE).await?;
             for id in &page {
                 let ended = match self.with_match(*id, Match::abandon).await {
-                    Err(MatchError::GameGone(_)) => self.abandon_in_store(*id).await,
+                    Err(MatchError::GameGone(_) | MatchError::GameFailed(..)) => {
+                        self.abandon_in_store(*id).await
+                    }
                     // Its owner sees to it.
                     Err(MatchError::Elsewhere(_)) => Ok(()),
                     other => other,
@@ -591,7 +593,10 @@ impl Registry {
         match self.load(id).await {
             Err(MatchError::Elsewhere(node)) => Ok(Some(node)),
             // What there is to say of it is said by whoever asks.
-            Ok(_) | Err(MatchError::Unknown | MatchError::GameGone(_)) => Ok(None),
+            Ok(_)
+            | Err(MatchError::Unknown | MatchError::GameGone(_) | MatchError::GameFailed(..)) => {
+                Ok(None)
+            }
             Err(error) => Err(error),
         }
     }
@@ -670,14 +675,19 @@ impl Registry {
         let id = record.id;
         let corrupt = |what: String| StoreError::Corrupt(format!("match {id}: {what}"));
         let options = serde_json::from_str(&record.options).map_err(|e| corrupt(e.to_string()))?;
-        let (_, game) = start(game_type, options, record.seed).map_err(|error| match error {
-            MatchError::BadOption(bad) => {
-                corrupt(format!("option {}: {}", bad.field, bad.detail)).into()
-            }
-            error => error,
-        })?;
         let events = log_of(&self.store, id, snapshot.map_or(0, |snapshot| snapshot.seq)).await?;
-        self.to_live(record, (snapshot, &events), game_type, game, writer)
+        let rebuild = || {
+            let (_, game) =
+                start(game_type, options, record.seed).map_err(|error| match error {
+                    MatchError::BadOption(bad) => {
+                        corrupt(format!("option {}: {}", bad.field, bad.detail)).into()
+                    }
+                    error => error,
+                })?;
+            self.to_live(record, (snapshot, &events), game_type, game, writer)
+        };
+        // Rules of the server's own are quick; others have fuel for long.
+        if game_type.info().plugin { block_in_place(rebuild) } else { rebuild() }
     }
 
     fn to_live(
@@ -742,7 +752,12 @@ async fn kept_plugin(store: &Store, record: &MatchRecord) -> Result<Arc<Plugin>,
         spawn_blocking(move || Plugin::load(&name, &code)).await
     };
     let loaded = loaded.unwrap_or_else(|panic| Err(panic.to_string()));
-    loaded.map(Arc::new).map_err(|why| MatchError::GameFailed(name, why))
+    let plugin = loaded.map_err(|why| MatchError::GameFailed(name, why))?;
+    if plugin.info().version != *version {
+        let what = format!("under {version} it has module {}", plugin.info().version);
+        return Err(StoreError::Corrupt(what).into());
+    }
+    Ok(Arc::new(plugin))
 }
 
 /// The state that a match of these options begins with.

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::core::Core;
 use super::event::wire_event;
 use super::{MatchError, kept_plugin, log_of, snapshot, start};
+use crate::games::wasm::FAILED;
 use crate::games::{Catalog, GameType, Viewer};
 use crate::ids::MatchId;
 use crate::store::{EventRecord, MatchRecord, Snapshot, Store, StoreError};
@@ -16,8 +17,8 @@ pub struct Kept {
     record: MatchRecord,
     snapshot: Option<Snapshot>,
     events: Vec<EventRecord>,
-    /// Holds the plugin of the match in the catalog, if it was one.
-    _plugin: Option<Arc<dyn GameType>>,
+    /// The plugin that it was played with, which holds it in the catalog, or why there is none.
+    plugin: Result<Arc<dyn GameType>, MatchError>,
 }
 
 impl Kept {
@@ -28,12 +29,8 @@ impl Kept {
         let record = store.match_record(id).await?.ok_or(MatchError::Unknown)?;
         let mut events = log_of(store, id, 0).await?;
         events.retain(|event| event.seq <= record.seq);
-        let plugin = match kept_plugin(store, &record).await {
-            Ok(plugin) => Some(catalog.know(plugin)),
-            Err(MatchError::GameGone(_)) => None,
-            Err(error) => return Err(error),
-        };
-        Ok(Self { record, snapshot, events, _plugin: plugin })
+        let plugin = kept_plugin(store, &record).await.map(|plugin| catalog.know(plugin));
+        Ok(Self { record, snapshot, events, plugin })
     }
 
     /// What is known of the match, and its log, a line for each event.
@@ -60,6 +57,9 @@ impl Kept {
     /// What a spectator sees in the end, once it is known that the whole log, and the snapshot with
     /// what follows it, come to the same state and to the end that was written down.
     pub fn verify(&self, catalog: &Catalog) -> Result<String, MatchError> {
+        if let Err(MatchError::GameFailed(game, why)) = &self.plugin {
+            return Err(MatchError::GameFailed(game.clone(), why.clone()));
+        }
         let whole = self.rebuild(None, catalog)?;
         let state = |core: &Core| snapshot::take(core).map(|taken| taken.state);
         if let Some(taken) = &self.snapshot
@@ -77,7 +77,8 @@ impl Kept {
             return Err(self.corrupt(&what));
         }
         let ruled = whole.game.outcome();
-        if ruled.is_some() && ruled != self.record.outcome {
+        let failed = self.record.outcome.as_ref().is_some_and(|outcome| outcome.reason == FAILED);
+        if ruled.is_some() && ruled != self.record.outcome && !failed {
             return Err(self.corrupt(&format!("by the rules it ends with {ruled:?}")));
         }
         Ok(whole.game.view(Viewer::Spectator).get().into())

@@ -177,6 +177,7 @@ impl Core {
     pub fn advance_to(&mut self, tick: u64) {
         let Some(ticks) = &mut self.ticks else { return };
         while ticks.tick < tick {
+            self.game.refuel(true);
             self.game.tick();
             ticks.tick += 1;
         }
@@ -207,6 +208,7 @@ impl Core {
     /// Moves on by a step and tells of it at once: nothing is held back when this is called.
     pub fn step(&mut self) {
         let Some(ticks) = &mut self.ticks else { return };
+        self.game.refuel(false);
         let mut inputs = std::mem::take(&mut ticks.inputs);
         ticks.tick += 1;
         let tick = ticks.tick;
@@ -281,6 +283,10 @@ impl Core {
     pub fn tell_views(&mut self, number: u64) {
         let Self { ticks, game, sockets, seq, .. } = self;
         let Some(ticks) = ticks else { return };
+        game.refuel(false);
+        if game.failure().is_some() {
+            return;
+        }
         let sees_as = |viewer| if game.has_one_view() { Viewer::Spectator } else { viewer };
         let mut told: Vec<Shown> = Vec::with_capacity(ticks.shown.len());
         for place in 0..sockets.len() {
@@ -289,6 +295,9 @@ impl Core {
                 continue;
             }
             let view = game.view(viewer);
+            if game.failure().is_some() {
+                return;
+            }
             let before = ticks.shown.iter().position(|shown| shown.viewer == viewer);
             let before = before.map(|place| ticks.shown.swap_remove(place));
             if before.as_ref().is_some_and(|before| before.is(&view)) {

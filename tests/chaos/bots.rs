@@ -187,6 +187,7 @@ impl Table {
             Rules::Room => json!({"players": ROOM_SEATS}),
         };
         let body = json!({"game": self.game, "options": options});
+        // Some node has plugins.
         let made = loop {
             let made = self.ask(random, &self.users[0], "/v1/matches", &body)?;
             // 422: the node has no plugins, and begins no matches of them.

@@ -16,7 +16,9 @@ use serde_json::{Map, Value};
 use super::super::{Leaving, Mode, Rng, Seat, SeatSet, Setup, Viewer};
 use super::Plugin;
 use super::instance::{Failure, Instance};
-use super::interface::{CALL_FUEL, MEMORY_BYTES_MAX, TEXT_BYTES_MAX};
+use super::interface::{
+    CALL_FUEL, COMMAND_BYTES_MAX, MEMORY_BYTES_MAX, TEXT_BYTES_MAX, TEXT_DEPTH_MAX,
+};
 
 /// Matches of a game in `turns` mode, and moves of each.
 const TURNS: (u64, usize) = (200, 300);
@@ -58,8 +60,8 @@ const UNEXPECTED: &[&str] = &[
     r#"{"no such command":[1,{"a":"b"}]}"#,
 ];
 /// How deep the deepest of them is, and how long the longest.
-const DEEP: usize = 100;
-const LONG: usize = 60_000;
+const DEEP: usize = TEXT_DEPTH_MAX;
+const LONG: usize = COMMAND_BYTES_MAX - 2;
 
 /// What came of a check.
 #[derive(Default)]
@@ -400,6 +402,7 @@ impl<'a> Twin<'a> {
         name: &'static str,
         call: impl FnOnce(&mut Instance) -> Result<T, Failure>,
     ) -> Result<T, String> {
+        self.instance.refuel(false);
         self.instance.spent = 0;
         let answer = call(&mut self.instance);
         if self.instance.spent == 0 {
@@ -587,10 +590,6 @@ impl Report {
                 "each command was refused, also those that commands gave",
             ),
             (self.ended == 0, "no match came to an end"),
-            (
-                ticks && !has("snapshot"),
-                "it exports no snapshot: a match is rebuilt from its beginning, step by step",
-            ),
             (
                 !ticks && self.views_differ && !has("audience"),
                 "views differ, and it exports no audience: everybody is told of every event",

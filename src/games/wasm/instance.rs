@@ -14,12 +14,12 @@ use wasmi::{
 use super::super::{
     Audience, BadOption, Leaving, Outcome, Refusal, Rng, Seat, SeatSet, Setup, Viewer,
 };
-use super::Plugin;
 use super::interface::{
-    CALL_FUEL, DETAIL_CHARS_MAX, EVENTS_MAX, HOST, INTERFACE, LINE_BYTES_MAX, LINE_FUEL, LINES_MAX,
-    MEMORY, MEMORY_BYTES_MAX, REASON_BYTES_MAX, TABLE_ELEMENTS_MAX, TABLES_MAX, TEXT_BYTES_MAX,
-    TEXT_DEPTH_MAX,
+    CALL_FUEL, COMMAND_BYTES_MAX, DETAIL_CHARS_MAX, ENTRY_FUEL, EVENT_BYTES_MAX, EVENTS_MAX, HOST,
+    INTERFACE, LINE_BYTES_MAX, LINE_FUEL, LINES_MAX, MEMORY, MEMORY_BYTES_MAX, REASON_BYTES_MAX,
+    REPLAY_FUEL_FACTOR, TABLE_ELEMENTS_MAX, TABLES_MAX, TEXT_BYTES_MAX, TEXT_DEPTH_MAX,
 };
+use super::{FAILED, Plugin};
 use crate::telemetry::figures::{PLUGIN_CALLS, PLUGIN_FUEL};
 
 /// Fields of the engine's own events.
@@ -45,6 +45,9 @@ pub(super) struct Instance {
     exports: Exports,
     /// Fuel of the last call.
     pub spent: u64,
+    /// Fuel that a call may take, and that all calls may until [`Self::refuel`].
+    call_fuel: u64,
+    left: u64,
 }
 
 type Text = i64;
@@ -173,7 +176,13 @@ impl Instance {
         if let Ok(initialize) = instance.get_typed_func::<(), ()>(&store, "_initialize") {
             initialize.call(&mut store, ()).map_err(made)?;
         }
-        Ok(Self { store, memory, exports, spent: 0 })
+        Ok(Self { store, memory, exports, spent: 0, call_fuel: CALL_FUEL, left: ENTRY_FUEL })
+    }
+
+    /// Something else happens: its calls have all their fuel.
+    pub fn refuel(&mut self, replayed: bool) {
+        let factor = if replayed { REPLAY_FUEL_FACTOR } else { 1 };
+        (self.call_fuel, self.left) = (CALL_FUEL * factor, ENTRY_FUEL * factor);
     }
 
     pub fn check_version(&mut self) -> Result<(), Failure> {
@@ -209,18 +218,20 @@ impl Instance {
         seat: Seat,
         command: &RawValue,
     ) -> Result<Result<Vec<Box<RawValue>>, Refusal>, Failure> {
+        if command.get().len() > COMMAND_BYTES_MAX || depth(command.get()) > TEXT_DEPTH_MAX {
+            return Ok(Err(Refusal::BadCommand(format!(
+                "a command has {COMMAND_BYTES_MAX} bytes and {TEXT_DEPTH_MAX} levels at most"
+            ))));
+        }
         let answer =
             self.call_with("decide", self.exports.decide, command.get(), with_seat(Some(seat)))?;
         let Decision { events, refused, detail } = self.json("decide", answer)?;
         let detail = shortened(&detail);
         match (events, refused) {
             (Some(events), None) if (1..=EVENTS_MAX).contains(&events.len()) => {
-                match events.iter().find(|event| is_named_like_the_engines(event)) {
+                match events.iter().find_map(|event| no_event(event)) {
                     None => Ok(Ok(events)),
-                    Some(event) => Err(Failure(format!(
-                        "decide: an event must not be named like one of the engine's: {}",
-                        shortened(event.get())
-                    ))),
+                    Some(why) => Err(Failure(format!("decide: {why}"))),
                 }
             }
             (None, Some(Refused::NotYourTurn)) => Ok(Err(Refusal::NotYourTurn)),
@@ -255,6 +266,10 @@ impl Instance {
 
     pub fn audience(&mut self, seat: Option<Seat>, event: &RawValue) -> Result<Audience, Failure> {
         let Some(audience) = self.exports.audience else { return Ok(Audience::Everyone) };
+        if self.left < self.call_fuel {
+            // A page of a log must not end its match.
+            return Ok(Audience::Only(SeatSet::default()));
+        }
         let answer = self.call_with("audience", audience, event.get(), with_seat(seat))?;
         if answer == 0 {
             return Ok(Audience::Everyone);
@@ -289,8 +304,8 @@ impl Instance {
             "winners are seats of the match, in rising order"
         } else if *draw && !winners.is_empty() {
             "nobody wins a draw"
-        } else if !is_word(reason) {
-            "its reason is a word of 1 to 32 letters, digits, - and _"
+        } else if !is_word(reason) || reason == FAILED {
+            "its reason is a word of 1 to 32 letters, digits, - and _, and not `failed`"
         } else {
             return Ok(Some(outcome));
         };
@@ -373,14 +388,27 @@ impl Instance {
         name: &str,
         call: impl FnOnce(&mut Self) -> Result<T, Error>,
     ) -> Result<T, Failure> {
-        let failed = |error: Error| Failure(format!("{name}: {}", explained(&error)));
-        self.store.set_fuel(CALL_FUEL).map_err(failed)?;
+        let (fuel, lines) = (self.call_fuel.min(self.left), self.store.data().lines.len());
+        self.store.set_fuel(fuel).map_err(|error| Failure(error.to_string()))?;
         let answer = call(self);
-        self.store.data_mut().may_draw = false;
-        self.spent = CALL_FUEL - self.store.get_fuel().unwrap_or(0);
+        let host = self.store.data_mut();
+        host.may_draw = false;
+        let last_words = host.lines.get(lines..).and_then(<[String]>::last).cloned();
+        self.spent = fuel - self.store.get_fuel().unwrap_or(0);
+        self.left -= self.spent;
         PLUGIN_CALLS.increment();
         PLUGIN_FUEL.add(self.spent);
-        answer.map_err(failed)
+        answer.map_err(|error| {
+            let said = last_words.map_or_else(String::new, |line| format!(": {line}"));
+            let why = if fuel < self.call_fuel && is_out_of_fuel(&error) {
+                format!(
+                    "all that follows from one thing takes more than {ENTRY_FUEL} units of fuel"
+                )
+            } else {
+                explained(&error)
+            };
+            Failure(format!("{name}: {why}{said}"))
+        })
     }
 
     /// A text that the module has given, as JSON.
@@ -420,10 +448,16 @@ impl Exports {
     }
 }
 
-/// Whether clients would take an event for one of the engine's own.
-fn is_named_like_the_engines(event: &RawValue) -> bool {
-    let fields = serde_json::from_str::<BTreeMap<String, &RawValue>>(event.get());
-    fields.is_ok_and(|fields| ENGINES.iter().any(|name| fields.contains_key(*name)))
+/// Why an event can't be one, if it can't.
+fn no_event(event: &RawValue) -> Option<String> {
+    let length = event.get().len();
+    if length > EVENT_BYTES_MAX {
+        return Some(format!("an event has {length} bytes; {EVENT_BYTES_MAX} at most"));
+    }
+    // Clients would take it for the engine's.
+    let fields = serde_json::from_str::<BTreeMap<String, &RawValue>>(event.get()).ok()?;
+    let name = ENGINES.iter().find(|name| fields.contains_key(**name))?;
+    Some(format!("an event has a field {name}, which is for the engine's own"))
 }
 
 fn with_seat(seat: Option<Seat>) -> impl FnOnce(InText) -> SeatAndText {
@@ -462,6 +496,10 @@ fn is_word(text: &str) -> bool {
 
 fn shortened(text: &str) -> String {
     text.chars().take(DETAIL_CHARS_MAX).collect()
+}
+
+fn is_out_of_fuel(error: &Error) -> bool {
+    matches!(error.as_trap_code(), Some(TrapCode::OutOfFuel))
 }
 
 /// What went wrong, for the module's author.

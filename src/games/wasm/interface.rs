@@ -15,18 +15,31 @@ pub const TABLES_MAX: usize = 4;
 /// Fuel of one call, and of making an instance: about a unit for each instruction. So much is some
 /// tens of milliseconds, in which the match, and a thread, do nothing else.
 pub const CALL_FUEL: u64 = 20_000_000;
+/// Fuel of all calls that one command, step, newcomer or page of a log leads to.
+pub const ENTRY_FUEL: u64 = 100_000_000;
+/// What a match that is gone through again may take more: what just fitted has to fit again, though
+/// rooms for texts lie elsewhere then, and a later version of the interpreter may count otherwise.
+pub const REPLAY_FUEL_FACTOR: u64 = 2;
 /// Fuel of a line for the log: what it costs the host.
 pub const LINE_FUEL: u64 = 1000;
 /// Variables that a function declares.
 pub const LOCALS_MAX: u64 = 1000;
 /// Calls within calls.
 pub const CALLS_DEPTH_MAX: usize = 1000;
+/// Bytes of their variables.
+pub const STACK_BYTES_MAX: usize = 1_000_000;
+/// Exports of a module: each of its instances has a table of them.
+pub const EXPORTS_MAX: usize = 1000;
+/// Bytes of a command; longer ones are refused before the module sees them.
+pub const COMMAND_BYTES_MAX: usize = 16 * 1024;
 /// Bytes of a text that a module gives.
 pub const TEXT_BYTES_MAX: usize = 256 * 1024;
 /// Lists and objects within each other in it.
 pub const TEXT_DEPTH_MAX: usize = 64;
 /// Events that may follow from one command.
 pub const EVENTS_MAX: usize = 64;
+/// Bytes of an event.
+pub const EVENT_BYTES_MAX: usize = 4096;
 /// Characters of an explanation for a player; what is longer is cut.
 pub const DETAIL_CHARS_MAX: usize = 500;
 /// Bytes of an outcome's reason.
@@ -120,6 +133,10 @@ pub(super) fn check(module: &Module) -> Result<(), String> {
             }
             None => {}
         }
+    }
+    let exports = module.exports().count();
+    if exports > EXPORTS_MAX {
+        return Err(format!("it has {exports} exports; {EXPORTS_MAX} at most"));
     }
     if module.get_export("snapshot").is_some() != module.get_export("restore").is_some() {
         return Err("it exports one of snapshot and restore: both, or neither".into());

@@ -30,7 +30,6 @@ use super::{
     Audience, Game, GameInfo, GameType, Leaving, Mode, NoStart, Outcome, Refusal, SEATS_MAX, Seat,
     SeatSet, Setup, TICK_HZ_MAX, Viewer,
 };
-use crate::telemetry::figures::PLUGINS_FAILED;
 
 /// What [`Outcome::reason`] is when a match's rules have failed.
 pub const FAILED: &str = "failed";
@@ -128,6 +127,11 @@ impl Plugin {
         if info.mode == Mode::Ticks && !self.exports("tick") {
             return Err(Failure("its mode is ticks, and it exports no tick".into()));
         }
+        if info.mode == Mode::Ticks && !self.exports("snapshot") {
+            let what = "its mode is ticks, and it exports no snapshot and restore: a match of some \
+                        hours would have to be rebuilt step by step";
+            return Err(Failure(what.into()));
+        }
         self.info = info;
         let players = self.info.default_players;
         let setup = Setup { players, seed: 0, options: serde_json::Map::new() };
@@ -144,7 +148,9 @@ impl Plugin {
     }
 
     fn named(&mut self, info: Info) -> Result<GameInfo, String> {
-        let chars = |text: &str, max| (1..=max).contains(&text.chars().count());
+        let chars = |text: &str, max| {
+            (1..=max).contains(&text.chars().count()) && !text.contains(char::is_control)
+        };
         let default_players = info.default_players.unwrap_or(info.min_players);
         let grace_seconds = info.grace_seconds.unwrap_or(GRACE_SECONDS_DEFAULT);
         let hz = info.tick_hz.unwrap_or(1);
@@ -217,6 +223,7 @@ fn config() -> Config {
         .ignore_custom_sections(true)
         .enforced_limits(EnforcedLimits::strict())
         .set_max_recursion_depth(interface::CALLS_DEPTH_MAX)
+        .set_max_stack_height(interface::STACK_BYTES_MAX)
         .wasm_multi_memory(false)
         .wasm_multi_value(false)
         .wasm_tail_call(false)
@@ -272,8 +279,11 @@ impl WasmGame {
         match call(instance) {
             Ok(answer) => Some(answer),
             Err(why) => {
-                PLUGINS_FAILED.increment();
                 *failure = Some(why.into());
+                // Who may be told of an event follows from that alone: another one can say.
+                if let Ok(blank) = Instance::new(&self.plugin, 0) {
+                    *instance = blank;
+                }
                 None
             }
         }
@@ -304,9 +314,10 @@ impl Game for WasmGame {
     }
 
     fn audience(&self, seat: Option<Seat>, event: &RawValue) -> Audience {
-        // Whoever can't be asked tells nobody.
-        self.ask(|instance| instance.audience(seat, event))
-            .unwrap_or(Audience::Only(SeatSet::default()))
+        let ask = |instance: &mut Instance| instance.audience(seat, event);
+        let told = self.ask(ask).or_else(|| ask(&mut self.state.borrow_mut().instance).ok());
+        // Whoever can't say tells nobody.
+        told.unwrap_or(Audience::Only(SeatSet::default()))
     }
 
     fn view(&self, viewer: Viewer) -> Box<RawValue> {
@@ -342,6 +353,10 @@ impl Game for WasmGame {
 
     fn failure(&self) -> Option<String> {
         self.state.borrow().failure.clone()
+    }
+
+    fn refuel(&mut self, replayed: bool) {
+        self.state.get_mut().instance.refuel(replayed);
     }
 
     fn take_lines(&mut self) -> Vec<String> {
