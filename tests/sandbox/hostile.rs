@@ -4,7 +4,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use gameserver::games::wasm::Plugin;
-use gameserver::games::wasm::interface::{EXPORTS, LINE_BYTES_MAX, LINES_MAX, MODULE_BYTES_MAX};
+use gameserver::games::wasm::interface::{
+    COMMAND_BYTES_MAX, EVENT_BYTES_MAX, EXPORTS, EXPORTS_MAX, LINE_BYTES_MAX, LINES_MAX,
+    MODULE_BYTES_MAX, TEXT_DEPTH_MAX,
+};
 use gameserver::games::{Audience, Game, Leaving, Refusal, Seat, SeatSet, Viewer};
 use proptest::prelude::*;
 
@@ -487,4 +490,74 @@ fn the_game_that_all_of_them_vary_is_good() {
     }
     assert_eq!(game.outcome().unwrap().winners, [Seat(0)]);
     assert!(COUNT.contains("global.get $count"));
+}
+
+#[test]
+fn what_follows_from_one_thing_has_one_bound() {
+    let burning = "(global.set $burn (i32.const 1000000))
+        (loop $on
+            (global.set $burn (i32.sub (global.get $burn) (i32.const 1)))
+            (br_if $on (global.get $burn)))";
+    let module =
+        Module::new().more("(global $burn (mut i32) (i32.const 0))").first("apply", burning);
+    let plugin = load(&module).unwrap();
+    let (mut at_once, mut one_by_one) = (start(&plugin), start(&plugin));
+    for _ in 0..100 {
+        at_once.apply(Some(Seat(0)), &raw("1"));
+        one_by_one.refuel(false);
+        one_by_one.apply(Some(Seat(0)), &raw("1"));
+    }
+    let why = at_once.failure().unwrap();
+    assert!(why.starts_with("apply: all that follows from one thing takes more than"), "{why}");
+    assert_eq!(one_by_one.failure(), None);
+}
+
+#[test]
+fn events_are_small_and_not_the_engines() {
+    let long = format!(r#"{{"events":[1,"{}"]}}"#, "x".repeat(EVENT_BYTES_MAX));
+    for (answer, expected) in [
+        (long.as_str(), "an event has 4098 bytes; 4096 at most"),
+        (r#"{"events":[{"a":1},{"a":1,"ended":null}]}"#, "a field ended"),
+        (r#"{"events":[{"\u006aoined":{}}]}"#, "a field joined"),
+    ] {
+        fails(&Module::new().gives_later("decide", answer), "decide", expected);
+    }
+    let outcome = r#"{"winners":[0],"draw":false,"reason":"failed"}"#;
+    fails(&Module::new().gives_later("outcome", outcome), "outcome", "not `failed`");
+}
+
+#[test]
+fn what_players_send_is_cut_before_a_module_sees_it() {
+    let game = start(&load(&Module::new()).unwrap());
+    let long = format!("\"{}\"", "x".repeat(COMMAND_BYTES_MAX));
+    let deep = format!("{}{}", "[".repeat(TEXT_DEPTH_MAX + 1), "]".repeat(TEXT_DEPTH_MAX + 1));
+    for command in [long, deep] {
+        let refusal = game.decide(Seat(0), &raw(&command)).unwrap_err();
+        let Refusal::BadCommand(why) = refusal else { panic!("{refusal:?}") };
+        assert_eq!(why, "a command has 16384 bytes and 64 levels at most");
+    }
+    assert_eq!(game.failure(), None);
+}
+
+#[test]
+fn exports_are_few() {
+    let exports: String =
+        (0..EXPORTS_MAX).map(|number| format!("(export \"e{number}\" (memory 0))")).collect();
+    refused(&Module::new().more(&exports), "exports; 1000 at most");
+}
+
+#[test]
+fn who_fails_leaves_last_words_and_secrets_kept() {
+    let module = Module::new()
+        .imports(r#"(import "gameserver" "log" (func $log (param i32 i32)))"#)
+        .more(r#"(data (i32.const 512) "the dog ate it")"#)
+        .first("apply", "(call $log (i32.const 512) (i32.const 14)) unreachable")
+        .gives("audience", r#"{"only":[1]}"#);
+    let mut game = start(&load(&module).unwrap());
+    let told = Audience::Only(SeatSet::default().with(Seat(1)));
+    assert_eq!(game.audience(Some(Seat(0)), &raw("1")), told);
+    game.apply(Some(Seat(0)), &raw("1"));
+    let why = game.failure().unwrap();
+    assert!(why.ends_with("assertion: the dog ate it"), "{why}");
+    assert_eq!(game.audience(Some(Seat(0)), &raw("1")), told, "the log is as it was");
 }
