@@ -34,7 +34,15 @@ exec 9>/tmp/gameserver-e2e.lock
 flock 9
 RUN=$(mktemp -d)
 export RUN NETNS=kube
-trap '"$KUBE/stop.sh" --wipe 9>&-' EXIT
+# Each pod has a network namespace, which outlives a containerd that is stopped.
+namespaces() { ip netns list | sed -n 's/^\(cni-[^ ]*\).*/\1/p' | sort; }
+namespaces >"$RUN.namespaces"
+stop() {
+    "$KUBE/stop.sh" --wipe 9>&-
+    namespaces | comm -13 "$RUN.namespaces" - | xargs -r -n 1 ip netns del
+    rm -f "$RUN.namespaces" "$RUN.log"
+}
+trap stop EXIT
 
 kubectl() { nsenter --net=/run/netns/kube kubectl --kubeconfig "$RUN/admin.kubeconfig" "$@"; }
 began=$(date +%s%N)
