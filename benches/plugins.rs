@@ -52,6 +52,7 @@ fn raw(json: &Value) -> Box<RawValue> {
 }
 
 fn turn(game: &mut dyn Game, seat: Seat, command: &RawValue) {
+    game.refuel(false);
     for event in game.decide(seat, command).unwrap() {
         game.apply(Some(seat), &event);
     }
@@ -84,6 +85,7 @@ fn ride(rules: &dyn GameType) -> Box<dyn Game> {
     let mut game = start(rules, 1, &json!({ "players": RIDERS }));
     let ahead = see(&*game)["headings"].as_array().unwrap().clone();
     for step in 1..COUNTDOWN + CORNERS {
+        game.refuel(false);
         for (seat, ahead) in (0..).map(Seat).zip(&ahead) {
             if step >= COUNTDOWN && step.is_multiple_of(2) {
                 let heading = HEADINGS.iter().position(|one| ahead == one).unwrap();
@@ -147,6 +149,7 @@ fn compare_steps(rules: [&dyn GameType; 2]) {
         let mut game = ride(rules[which]);
         let began = Instant::now();
         for _ in 0..STEPS {
+            game.refuel(false);
             game.tick();
             black_box(game.view(Viewer::Spectator));
         }

@@ -108,14 +108,19 @@ impl Stored {
         let mut running = false;
         let mut steps = 0;
         let mut step_to = |tick, game: &mut dyn Game| {
-            (steps..tick).for_each(|_| game.tick());
+            for _ in steps..tick {
+                game.refuel(true);
+                game.tick();
+            }
             steps = steps.max(tick);
         };
         for event in self.events.iter().filter(|event| event.seq <= seq) {
             let seat = event.seat.map(Seat);
+            game.refuel(true);
             if !event.structural && tick.is_some() {
                 let step: Step = serde_json::from_str(&event.event).unwrap();
                 step_to(step.tick - 1, &mut *game);
+                game.refuel(true);
                 step.inputs.iter().for_each(|input| game.apply(Some(input.seat), &input.input));
                 continue;
             }
@@ -132,6 +137,7 @@ impl Stored {
             }
         }
         step_to(tick.unwrap_or(0), &mut *game);
+        game.refuel(true);
         game
     }
 }

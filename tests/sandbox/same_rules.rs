@@ -93,6 +93,7 @@ impl Pair {
     }
 
     fn check(&mut self) {
+        self.both().into_iter().for_each(|game| game.refuel(false));
         let seats = (0..self.players).map(|seat| Viewer::Seat(Seat(seat)));
         for viewer in seats.chain([Viewer::Spectator]) {
             let [built_in, plugin] = self.both().map(|game| game.view(viewer));
@@ -109,6 +110,7 @@ impl Pair {
         let mut gone = Vec::new();
         for (who, kind, what) in wishes {
             let seat = Seat(who % self.players);
+            self.both().into_iter().for_each(|game| game.refuel(false));
             if self.built_in.outcome().is_some() {
                 break;
             }
