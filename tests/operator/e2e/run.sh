@@ -31,15 +31,27 @@ install_missing
 cargo test --locked --test players --no-run
 # The node's network has one name, so that there is one node at a time.
 exec 9>/tmp/gameserver-e2e.lock
-flock 9
+flock -n 9 || { echo "another run has the node: waiting"; flock 9; }
 RUN=$(mktemp -d)
 export RUN NETNS=kube
-# Each pod has a network namespace, which outlives a containerd that is stopped.
+# Each pod has a network namespace, which outlives a containerd that is stopped. Other containerds may
+# have made some meanwhile: only those with an address of this node's pods are this run's.
 namespaces() { ip netns list | sed -n 's/^\(cni-[^ ]*\).*/\1/p' | sort; }
 namespaces >"$RUN.namespaces"
+own_namespaces() {
+    local name
+    for name in $(namespaces | comm -13 "$RUN.namespaces" -); do
+        if ip -n "$name" -4 addr 2>/dev/null | grep ' 10\.244\.0\.' >/dev/null; then echo "$name"; fi
+    done
+}
+players='' watch=''
 stop() {
+    local own; own=$(own_namespaces)
+    # Cargo's child plays: the whole group.
+    [ -z "$players" ] || kill -- "-$players" 2>/dev/null || true
+    [ -z "$watch" ] || kill "$watch" 2>/dev/null || true
     "$KUBE/stop.sh" --wipe 9>&-
-    namespaces | comm -13 "$RUN.namespaces" - | xargs -r -n 1 ip netns del
+    xargs -r -n 1 ip netns del <<<"$own" || true
     rm -f "$RUN.namespaces" "$RUN.log"
 }
 trap stop EXIT
@@ -118,8 +130,8 @@ step "the Service answers"
 kubectl scale gsv/play --replicas=3 >/dev/null
 until_true 60 "three pods" stands play 0.1.0 3
 step "scaled out to 3"
-nsenter --net=/run/netns/kube env PLAYERS_ADDRESS="${url#http://}" PLAYERS_STOP="$RUN/stop" \
-    cargo test --locked --test players -- --ignored --nocapture >"$RUN/players" 2>&1 &
+setsid nsenter --net=/run/netns/kube env PLAYERS_ADDRESS="${url#http://}" PLAYERS_STOP="$RUN/stop" \
+    cargo test --locked --test players -- --ignored --nocapture >"$RUN/players" 2>&1 9>&- &
 players=$!
 until_true 300 "players play" grep -q "running 1 test" "$RUN/players"
 # Two players a table; some are between two matches when their pod is asked.
@@ -148,7 +160,7 @@ until_true 120 "a bad image is told" reason play Degraded MigrationFailed
 has gsv/play '{.status.readyReplicas}' 3
 kubectl get gsv/play -o jsonpath='{.status.conditions[?(@.type=="Degraded")].message}{"\n"}'
 step "a bad image: stopped and told"
-nsenter --net=/run/netns/kube kubectl --kubeconfig "$RUN/admin.kubeconfig" get gameservers --watch >"$RUN/watch" 2>/dev/null &
+nsenter --net=/run/netns/kube kubectl --kubeconfig "$RUN/admin.kubeconfig" get gameservers --watch >"$RUN/watch" 2>/dev/null 9>&- &
 watch=$!
 kubectl patch gsv/play --type=merge -p '{"spec":{"image":"'"$images"'/gameserver:0.1.1"}}' >/dev/null
 until_true 30 "the new image comes" kubectl get pods -l app.kubernetes.io/component=game -o jsonpath="{.items[?(@.spec.containers[0].image==\"$images/gameserver:0.1.1\")].metadata.name}"
@@ -156,6 +168,7 @@ kubectl -n gameserver-system delete pods --all --wait=false >/dev/null
 until_true 120 "it is rolled out" stands play 0.1.1 3
 step "rolled out, the operator killed meanwhile"
 kill "$watch" && sed 's/^/    /' "$RUN/watch"
+watch=''
 kubectl scale gsv/play --replicas=1 >/dev/null
 until_true 120 "one pod" stands play 0.1.1 1
 step "scaled in to 1"
@@ -174,6 +187,7 @@ step "keys rotated; a token of before is good"
 # Last of all, moves count: what was acknowledged is in the logs, once.
 touch "$RUN/stop"
 wait "$players" || { cat "$RUN/players" >&2; exit 1; }
+players=''
 grep -E 'matches|longest' "$RUN/players" | sed 's/^/    /'
 step "players have finished"
 
