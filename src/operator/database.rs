@@ -261,12 +261,18 @@ async fn given_keys(
     }))
 }
 
-/// The keys that the operator made, now or earlier.
+/// The keys that the operator made, now or earlier. A longer life of their tokens is noted before
+/// there is a pod that gives it.
 async fn own_keys(cluster: &Cluster, object: &Gameserver) -> Result<Kept, ClusterError> {
     let (namespace, name) = key_of(&object.metadata);
-    let kept = secret(cluster, &namespace, &Names(&name).keys()).await?;
+    let own_name = Names(&name).keys();
+    let kept = secret(cluster, &namespace, &own_name).await?;
     if let Some(kept) = kept.as_ref().and_then(Kept::of) {
-        return Ok(kept);
+        let Some(mut noted) = kept.noted(object) else { return Ok(kept) };
+        let secret = desired::keys_secret(object, &noted);
+        let live = cluster.write(&namespace, "Secret", &own_name, &secret).await?;
+        noted.resource_version = live.resource_version();
+        return Ok(noted);
     }
     let first = Kept::first(object);
     cluster.apply(object, &Desired::Present(desired::keys_secret(object, &first))).await?;

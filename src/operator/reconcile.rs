@@ -244,9 +244,7 @@ impl Operator {
         let (namespace, name) = key_of(&object.metadata);
         let secret = desired::keys_secret(object, &kept);
         self.cluster.write(&namespace, "Secret", &Names(&name).keys(), &secret).await?;
-        if let Some(told) = told {
-            self.publish(object, event(EventType::Normal, told.reason, told.message)).await;
-        }
+        self.publish(object, event(EventType::Normal, told.reason, told.message)).await;
         Ok(Some(Duration::ZERO))
     }
 

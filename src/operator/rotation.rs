@@ -70,8 +70,8 @@ pub enum Step {
     Rest,
     /// Nothing, for so long.
     Wait(Duration),
-    /// Write this, and tell if somebody wants to know.
-    Write(Kept, Option<Why>),
+    /// Write this, and tell.
+    Write(Kept, Why),
 }
 
 impl Kept {
@@ -92,8 +92,9 @@ impl Kept {
             Some(SIGNING) => Stage::Signing(until),
             _ => Stage::Settled,
         };
-        let life = annotation(LIFE).and_then(|life| life.parse().ok());
-        let life = Duration::from_secs(life.unwrap_or(0));
+        // Somebody may have changed it: no server gives a token more.
+        let life = annotation(LIFE).and_then(|life| life.parse().ok()).unwrap_or(0);
+        let life = Duration::from_secs(life.min(*settings::ACCESS_TOKEN_SECONDS_RANGE.end()));
         let (heard, resource_version) = (annotation(HEARD), secret.resource_version());
         (!pem.is_empty()).then_some(Self { pem, heard, stage, life, resource_version })
     }
@@ -112,15 +113,17 @@ impl Kept {
         [Some(life), heard, stage, until].into_iter().flatten().collect()
     }
 
+    /// The same with a note of the longer life that tokens of these keys are about to be given.
+    pub fn noted(&self, object: &Gameserver) -> Option<Self> {
+        let life = settings::access_token_life(&object.spec.config);
+        (life > self.life).then(|| Self { life, ..self.clone() })
+    }
+
     /// What is next. `everywhere`: all pods that run have just these keys.
     pub fn next(&self, object: &Gameserver, everywhere: bool, now: Timestamp) -> Step {
         let write = |stage, pem: String, reason, message: String| {
-            Step::Write(Self { pem, stage, ..self.clone() }, Some(Why::new(reason, message)))
+            Step::Write(Self { pem, stage, ..self.clone() }, Why::new(reason, message))
         };
-        let life = settings::access_token_life(&object.spec.config);
-        if life > self.life {
-            return Step::Write(Self { life, ..self.clone() }, None);
-        }
         match self.stage {
             Stage::Settled => {
                 let Some(asked) = asked(object) else { return Step::Rest };
@@ -130,7 +133,7 @@ impl Kept {
                 let heard = Self { heard: Some(asked.to_owned()), ..self.clone() };
                 let pem = format!("{}\n{}", self.pem.trim_end(), new_key_pem());
                 let told = "there is a new key; when all pods know it, they sign with it";
-                let told = Some(Why::new("KeyAdded", told));
+                let told = Why::new("KeyAdded", told);
                 Step::Write(Self { pem, stage: Stage::Added, ..heard }, told)
             }
             _ if !everywhere => Step::Rest,
@@ -143,8 +146,9 @@ impl Kept {
                 let until = now.saturating_add(SignedDuration::try_from(stays).unwrap_or_default());
                 let until = until.unwrap_or(now);
                 let told = format!("all pods sign with the new key; the old ones go at {until}");
-                let told = Some(Why::new("OldKeysExpire", told));
+                let told = Why::new("OldKeysExpire", told);
                 // Tokens of the new key that live longer than those made from now on are gone by then.
+                let life = settings::access_token_life(&object.spec.config);
                 Step::Write(Self { life, stage: Stage::Signing(Some(until)), ..self.clone() }, told)
             }
             Stage::Signing(Some(until)) if now < until => {
@@ -218,7 +222,7 @@ mod tests {
         });
         let read = Kept::of(&serde_json::from_value(secret).unwrap()).unwrap();
         assert_eq!(read, next);
-        (next, told.map_or("", |why| why.reason))
+        (next, told.reason)
     }
 
     #[test]
@@ -280,18 +284,34 @@ mod tests {
     }
 
     #[test]
-    fn a_longer_life_is_noted_whatever_is_under_way_and_nobody_is_told() {
+    fn a_longer_life_is_noted_whatever_is_under_way() {
         let long = living(7200, "2");
         let (added, _) = written(&Kept::first(&object("1")), &object("2"), at(0));
-        let Step::Write(noted, None) = added.next(&long, false, at(1)) else { panic!() };
+        let noted = added.noted(&long).unwrap();
         assert_eq!(noted, Kept { life: Duration::from_secs(7200), ..added.clone() });
-        assert_eq!(noted.next(&long, false, at(2)), Step::Rest);
+        assert_eq!((noted.noted(&long), noted.noted(&object("2"))), (None, None));
         let (signing, _) = written(&noted, &object("2"), at(3));
         let (leaving, _) = written(&signing, &object("2"), at(4));
         assert_eq!(leaving.next(&object("2"), true, at(4)), stay(7200));
         // Keys of an operator that took no notes: at first what is set now.
         let unnoted = Kept { life: Duration::ZERO, ..added };
-        assert_eq!(written(&unnoted, &long, at(0)), (noted, ""));
+        assert_eq!(unnoted.noted(&long), Some(noted));
+    }
+
+    #[test]
+    fn a_life_that_no_server_gives_keeps_no_key() {
+        let first = Kept::first(&object("1"));
+        for never in [0, 59, 86_401, 900_000, u64::MAX] {
+            assert_eq!(Kept::first(&living(never, "1")).life, first.life, "{never}");
+            let far = Kept { life: Duration::from_secs(never), ..first.clone() };
+            let secret = json!({
+                "metadata": {"annotations": far.annotations()},
+                "data": {PEM_KEY: k8s_openapi::ByteString(far.pem.clone().into_bytes())},
+            });
+            let read = Kept::of(&serde_json::from_value(secret).unwrap()).unwrap();
+            assert_eq!(read.life.as_secs(), never.min(86_400));
+        }
+        assert_eq!(Kept::first(&living(86_400, "1")).life, Duration::from_secs(86_400));
     }
 
     #[test]

@@ -3,10 +3,13 @@
 //! The operator links nothing of the server; a test holds these lists against the README's table.
 
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 /// How long an access token lives where nothing else is set, in seconds.
 pub const ACCESS_TOKEN_SECONDS: u64 = 900;
+/// How long the server lets one live: with another setting it does not start.
+pub const ACCESS_TOKEN_SECONDS_RANGE: RangeInclusive<u64> = 60..=86_400;
 
 /// Settings that `spec.config` takes.
 pub const CONFIGURABLE: &[&str] = &[
@@ -53,10 +56,11 @@ pub const OWN: &[(&str, &str)] = &[
     ("GAMESERVER_TLS_KEY_FILE", "use spec.tlsSecretRef"),
 ];
 
-/// How long an access token lives.
+/// How long an access token lives; what no server takes gives none a life.
 pub fn access_token_life(config: &BTreeMap<String, String>) -> Duration {
     let set = config.get("GAMESERVER_ACCESS_TOKEN_SECONDS").and_then(|set| set.parse().ok());
-    Duration::from_secs(set.unwrap_or(ACCESS_TOKEN_SECONDS))
+    let taken = set.filter(|set| ACCESS_TOKEN_SECONDS_RANGE.contains(set));
+    Duration::from_secs(taken.unwrap_or(ACCESS_TOKEN_SECONDS))
 }
 
 /// Why `spec.config` can't have this name.

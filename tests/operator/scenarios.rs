@@ -697,6 +697,26 @@ fn a_new_key_does_not_sign_while_a_pod_is_there_that_does_not_know_it() {
 }
 
 #[test]
+fn a_longer_life_of_tokens_is_noted_whatever_fails() {
+    world(|world: World| async move {
+        world.kubectl(&["create", "service", "clusterip", "play", "--tcp=1:1"], "");
+        let _operator = world.operator();
+        world.create("play", json!({})).await;
+        let taken = |status: &_| reason(status, "Degraded") == "NameTaken";
+        world.status("play", "is told", taken).await;
+        let longer = json!({"GAMESERVER_ACCESS_TOKEN_SECONDS": "7200"});
+        world.change("play", json!({"config": longer})).await;
+        let secrets = world.api("", "Secret");
+        world
+            .until("it is noted", || async {
+                let noted = secrets.get("play-keys").await.unwrap().metadata.annotations?;
+                (noted.get("gameserver.com/token-seconds")? == "7200").then_some(())
+            })
+            .await;
+    });
+}
+
+#[test]
 fn keys_of_ones_own_are_not_rotated_and_that_is_told() {
     world(|world: World| async move {
         world.kubectl(&["create", "secret", "generic", "own", "--from-literal=keys.pem=mine"], "");
