@@ -509,11 +509,12 @@ impl Operator {
     /// An object that was stored before the schema was as it is.
     async fn report_unreadable(
         &self,
-        Unreadable { metadata, problem, least }: &Unreadable,
+        Unreadable { metadata, status, problem, least }: &Unreadable,
     ) -> Result<Action, ClusterError> {
         let nothing = Gameserver::new("", GameserverSpec::default());
-        let object = Gameserver { metadata: metadata.clone(), ..nothing };
-        if metadata.deletion_timestamp.is_some() {
+        let (metadata, status) = (metadata.clone(), status.clone());
+        let object = Gameserver { metadata, status, ..nothing };
+        if object.metadata.deletion_timestamp.is_some() {
             return self.finish(&object, || least.clone()).await;
         }
         let explain = "`kubectl explain gameserver.spec`";

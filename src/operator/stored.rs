@@ -8,7 +8,7 @@ use kube::api::ObjectMeta;
 use serde::{Deserialize, Deserializer, de};
 use serde_json::{Map, Value, json};
 
-use super::crd::{Gameserver, GameserverSpec};
+use super::crd::{Gameserver, GameserverSpec, GameserverStatus};
 
 /// An object, or why there is none to be read.
 #[derive(Clone, Debug)]
@@ -19,6 +19,8 @@ pub struct Stored(pub Result<Gameserver, Unreadable>);
 pub struct Unreadable {
     /// Whose problem it is.
     pub metadata: ObjectMeta,
+    /// What was said of it last.
+    pub status: Option<GameserverStatus>,
     /// Which fields can't be read, and why.
     pub problem: String,
     /// See [`least`].
@@ -27,9 +29,12 @@ pub struct Unreadable {
 
 impl<'de> Deserialize<'de> for Stored {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let stored = Value::deserialize(deserializer)?;
+        let mut stored = Value::deserialize(deserializer)?;
+        // One that can't be read is written anew.
+        let status = stored.as_object_mut().and_then(|stored| stored.remove("status"));
+        let status = status.and_then(|status| serde_json::from_value(status).ok());
         let error = match Gameserver::deserialize(&stored) {
-            Ok(object) => return Ok(Self(Ok(object))),
+            Ok(object) => return Ok(Self(Ok(Gameserver { status, ..object }))),
             Err(error) => error,
         };
         let spec = &stored["spec"];
@@ -38,7 +43,7 @@ impl<'de> Deserialize<'de> for Stored {
         // What is lacking has a name already.
         let problem = if problems.is_empty() { error.to_string() } else { problems.join("; ") };
         let metadata = ObjectMeta::deserialize(&stored["metadata"]).map_err(de::Error::custom)?;
-        Ok(Self(Err(Unreadable { metadata, problem, least: least(spec) })))
+        Ok(Self(Err(Unreadable { metadata, status, problem, least: least(spec) })))
     }
 }
 
@@ -112,6 +117,26 @@ mod tests {
         let problem = read(&json!({"replicas": 1})).0.unwrap_err().problem;
         assert_eq!(problem, "missing field `image`");
         assert_eq!(read(&json!({"image": "i"})).0.unwrap().spec.replicas, 1);
+    }
+
+    #[test]
+    fn a_status_stays_if_it_can_be_read_and_holds_up_no_spec() {
+        let stored = |replicas: Value, status: Value| -> Stored {
+            let spec = json!({"image": "i", "replicas": replicas});
+            let metadata = json!({"name": "play"});
+            serde_json::from_value(json!({"metadata": metadata, "spec": spec, "status": status}))
+                .unwrap()
+        };
+        let known = json!({"observedGeneration": 3, "currentRevision": "abc"});
+        let revision =
+            |status: Option<GameserverStatus>| status.and_then(|one| one.current_revision);
+        let unreadable = stored(json!("many"), known.clone()).0.unwrap_err();
+        assert_eq!(revision(unreadable.status).as_deref(), Some("abc"));
+        let readable = stored(json!(2), known).0.unwrap();
+        assert_eq!(revision(readable.status).as_deref(), Some("abc"));
+        let odd = stored(json!(2), json!({"replicas": "many"})).0.unwrap();
+        assert_eq!((odd.spec.replicas, odd.status), (2, None));
+        assert_eq!(stored(json!("many"), json!("odd")).0.unwrap_err().status, None);
     }
 
     #[test]
