@@ -475,6 +475,8 @@ impl Operator {
             Err(error) if error.code() == Some(422) => self.let_go(object, least()).await?,
             done => done?,
         }
+        // The next of that name may be there before its parts' ends are heard of.
+        self.forget(&key);
         Ok(Action::await_change())
     }
 
