@@ -427,7 +427,7 @@ fn may_change(owner: &Gameserver, live: &DynamicObject) -> bool {
 }
 
 /// Whether `live` is as `desired` says. What others, or defaults, have added does no harm.
-fn contains(live: &Value, desired: &Value) -> bool {
+pub fn contains(live: &Value, desired: &Value) -> bool {
     match (live, desired) {
         (Value::Object(live), Value::Object(desired)) => desired
             .iter()

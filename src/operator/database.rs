@@ -9,7 +9,7 @@ use kube::ResourceExt as _;
 use kube::api::DynamicObject;
 use serde_json::Value;
 
-use super::cluster::{Cluster, ClusterError};
+use super::cluster::{Cluster, ClusterError, contains};
 use super::crd::Gameserver;
 use super::desired::{self, BACKUP, Desired, Keyed, Names, PASSWORD_KEY, PEM_KEY, Seen, URL_KEY};
 use super::keys::new_password;
@@ -20,6 +20,8 @@ use super::status::Why;
 
 /// After which a Job that failed is made again.
 const JOB_RETRY: Duration = Duration::from_secs(30);
+/// After which a Job whose pod has not begun does not start: a large image takes minutes.
+const JOB_START_DEADLINE: Duration = Duration::from_secs(600);
 
 /// The database's state.
 #[derive(Debug)]
@@ -173,23 +175,39 @@ async fn run(cluster: &Cluster, object: &Gameserver, job: &Value) -> Result<Job,
         return Ok(Job::Running);
     };
     let state = state(cluster, &live).await?;
-    if matches!(state, Job::Failed(_)) {
-        let failed = ended(&live, "Failed").and_then(|ended| ended["lastTransitionTime"].as_str());
-        let since = failed.and_then(|at| at.parse::<Timestamp>().ok());
-        let age = since.map(|since| Timestamp::now().duration_since(since));
-        if age.and_then(|age| Duration::try_from(age).ok()).is_none_or(|age| age >= JOB_RETRY) {
-            cluster.delete(&namespace, "Job", &live.metadata).await?;
+    let over = match state {
+        Job::Failed(_) => {
+            let failed = ended(&live, "Failed");
+            let since = failed.and_then(|ended| ended["lastTransitionTime"].as_str());
+            since.and_then(|at| at.parse().ok()).is_none_or(|since| age(since) >= JOB_RETRY)
         }
+        Job::Stuck(_) => is_outdated(&live, &job["spec"]),
+        Job::Running | Job::Done => false,
+    };
+    if over {
+        cluster.delete(&namespace, "Job", &live.metadata).await?;
     }
     Ok(state)
 }
 
-/// Why the last backup that was begun is not there, if so: told until a later one is.
+fn age(since: Timestamp) -> Duration {
+    Duration::try_from(Timestamp::now().duration_since(since)).unwrap_or_default()
+}
+
+/// Whether a Job is made otherwise by now: its own template can't change.
+fn is_outdated(live: &DynamicObject, wanted: &Value) -> bool {
+    !contains(&live.data["spec"]["template"], &wanted["template"])
+}
+
+/// Why the last backup that was begun is not there, if so: told until a later one is. One that does
+/// not start and would be made otherwise by now goes: it keeps later ones from beginning.
 pub async fn failed_backup(
     cluster: &Cluster,
     object: &Gameserver,
+    seen: &Seen,
 ) -> Result<Option<Why>, ClusterError> {
     let Some(backup) = &object.spec.backup else { return Ok(None) };
+    let wanted = seen.database_url.as_ref().map(|url| desired::backup_job(object, backup, url));
     let (namespace, _) = key_of(&object.metadata);
     let labels = desired::selector(object, BACKUP);
     let mut jobs = cluster.list(&namespace, "Job", &labels).await?;
@@ -200,7 +218,12 @@ pub async fn failed_backup(
             Job::Done => return Ok(None),
             // The one before it counts.
             Job::Running => continue,
-            Job::Stuck(why) => format!("Job {name} does not start: {why}"),
+            Job::Stuck(why) => {
+                if wanted.as_ref().is_some_and(|wanted| is_outdated(job, wanted)) {
+                    cluster.delete(&namespace, "Job", &job.metadata).await?;
+                }
+                format!("Job {name} does not start: {why}")
+            }
             Job::Failed(said) => format!("Job {name} failed: {said}"),
         };
         let advice = format!(
@@ -219,12 +242,20 @@ async fn state(cluster: &Cluster, live: &DynamicObject) -> Result<Job, ClusterEr
     }
     let (namespace, name) = key_of(&live.metadata);
     let pods = pods_of(cluster, &namespace, &name).await?;
-    if ended(live, "Failed").is_some() {
-        let said = last_words(pods).unwrap_or_else(|| format!("see `kubectl logs job/{name}`"));
-        return Ok(Job::Failed(said));
+    if let Some(failed) = ended(live, "Failed") {
+        // Its pod goes with a Job that has taken too long, and so does what it said.
+        let late = failed["message"].as_str().filter(|_| failed["reason"] == "DeadlineExceeded");
+        let said = last_words(pods).or_else(|| late.map(str::to_owned));
+        return Ok(Job::Failed(said.unwrap_or_else(|| format!("see `kubectl logs job/{name}`"))));
     }
     // An image that can't be had shows here first: nothing of it has run yet.
-    Ok(pods.iter().find_map(pods::trouble).map_or(Job::Running, Job::Stuck))
+    let trouble = pods.iter().find_map(pods::trouble).or_else(|| {
+        let made = live.metadata.creation_timestamp.as_ref()?.0;
+        let waits = pods.iter().any(|pod| pod.phase.as_deref() == Some("Pending"));
+        let late = waits && age(made) >= JOB_START_DEADLINE;
+        late.then(|| format!("see `kubectl describe pod --selector job-name={name}`"))
+    });
+    Ok(trouble.map_or(Job::Running, Job::Stuck))
 }
 
 /// The condition that says that a Job has ended so.

@@ -49,6 +49,9 @@ const GAMES_DIR: &str = "/games";
 const BACKUP_DIR: &str = "/backup";
 /// A migration or a restore that failed is begun again by the operator, which says so.
 const JOB_BACKOFF_LIMIT: i32 = 0;
+/// After which a backup that still runs has failed: one that hangs would keep all later ones from
+/// beginning. (At 20 MB/s that is 400 GB, which is no case for this kind of backup.)
+const BACKUP_DEADLINE_SECONDS: u32 = 6 * 60 * 60;
 /// Digits of a digest that name a revision: 40 bits.
 const REVISION_DIGITS: usize = 10;
 
@@ -533,12 +536,6 @@ fn job_spec(object: &Gameserver, component: &str, container: Value, claim: Optio
 /// The server names files for the time, and removes old ones: there is no shell to do it.
 fn backups(object: &Gameserver, backup: &Backup, url: &Keyed) -> Value {
     let own_name = Names(name(object)).backup();
-    let container = json!({
-        "name": "backup",
-        "args": ["backup", format!("{BACKUP_DIR}/{}", name(object)), "--keep", backup.keep.to_string()],
-        "env": [database_env(url)],
-        "volumeMounts": [{ "name": "backup", "mountPath": BACKUP_DIR }],
-    });
     json!({
         "apiVersion": "batch/v1",
         "kind": "CronJob",
@@ -548,10 +545,23 @@ fn backups(object: &Gameserver, backup: &Backup, url: &Keyed) -> Value {
             "concurrencyPolicy": "Forbid",
             "jobTemplate": {
                 "metadata": { "labels": labels(object, BACKUP) },
-                "spec": job_spec(object, BACKUP, container, Some(&backup.volume_claim)),
+                "spec": backup_job(object, backup, url),
             },
         },
     })
+}
+
+/// What each Job that backs up is made of.
+pub fn backup_job(object: &Gameserver, backup: &Backup, url: &Keyed) -> Value {
+    let container = json!({
+        "name": "backup",
+        "args": ["backup", format!("{BACKUP_DIR}/{}", name(object)), "--keep", backup.keep.to_string()],
+        "env": [database_env(url)],
+        "volumeMounts": [{ "name": "backup", "mountPath": BACKUP_DIR }],
+    });
+    let mut spec = job_spec(object, BACKUP, container, Some(&backup.volume_claim));
+    spec["activeDeadlineSeconds"] = json!(BACKUP_DEADLINE_SECONDS);
+    spec
 }
 
 fn database_service(object: &Gameserver) -> Value {

@@ -218,7 +218,7 @@ impl Operator {
                 around.error.get_or_insert(error);
             }
         }
-        match database::failed_backup(&self.cluster, object).await {
+        match database::failed_backup(&self.cluster, object, &around.seen).await {
             Ok(backup) => around.backup = backup,
             Err(error) => {
                 around.error.get_or_insert(error);

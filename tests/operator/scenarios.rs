@@ -354,20 +354,74 @@ fn an_image_that_can_not_be_had_is_told_by_its_migration() {
         assert_eq!(reason(&status, "Degraded"), "AsDesired");
         let jobs = world.api("batch", "Job").list(&ListParams::default()).await.unwrap().items;
         let job = jobs.iter().find(|job| job.data["status"]["conditions"].is_null()).unwrap();
-        let template = &job.data["spec"]["template"];
-        let pod = json!({
-            "metadata": {"name": "migrating", "labels": {"job-name": job.name_any()}},
-            "spec": template["spec"],
-        });
-        let pod: Pod = serde_json::from_value(pod).unwrap();
-        world.pods().create(&PostParams::default(), &pod).await.unwrap();
-        world.wait_for_image("migrating").await;
+        hang(&world, job).await;
         let status = world
             .status("play", "is told", |status| reason(status, "Degraded") == "MigrationFailed")
             .await;
         let told = message(&status, "Degraded");
         assert!(told.contains("ImagePullBackOff: no such image; set spec.image"), "{told}");
         assert_eq!(status.ready_replicas, 1);
+    });
+}
+
+/// Does what the job controller and the kubelet would do where there is no such image.
+async fn hang(world: &World, job: &DynamicObject) {
+    let pod = json!({
+        "metadata": {"name": "hangs", "labels": {"job-name": job.name_any()}},
+        "spec": job.data["spec"]["template"]["spec"],
+    });
+    let pod: Pod = serde_json::from_value(pod).unwrap();
+    world.pods().create(&PostParams::default(), &pod).await.unwrap();
+    world.wait_for_image("hangs").await;
+}
+
+#[test]
+fn a_restore_that_does_not_start_is_made_anew_with_another_image() {
+    world(|world: World| async move {
+        let _operator = world.operator();
+        let from = json!({"volumeClaim": "backups", "file": "play-1.backup"});
+        world.create("play", json!({"restoreFrom": from, "image": "gameserver:none"})).await;
+        let jobs = world.api("batch", "Job");
+        let job = world.until("a Job", || async { jobs.get_opt("play-restore").await.unwrap() });
+        hang(&world, &job.await).await;
+        let told = |status: &_| reason(status, "Degraded") == "RestoreFailed";
+        world.status("play", "is told", told).await;
+        world.change("play", json!({"image": "gameserver:1"})).await;
+        world
+            .until("it is made anew", || async {
+                let job = jobs.get_opt("play-restore").await.unwrap()?;
+                let image = &job.data["spec"]["template"]["spec"]["containers"][0]["image"];
+                (image == "gameserver:1").then_some(())
+            })
+            .await;
+        world.pods().delete("hangs", &DeleteParams::default()).await.unwrap();
+        assert_eq!(world.finish_job("Complete").await, "play-restore");
+        world.bring_up("play", 1).await;
+    });
+}
+
+#[test]
+fn a_backup_that_does_not_start_goes_when_it_would_be_made_otherwise() {
+    world(|world: World| async move {
+        let _operator = world.operator();
+        let backup = json!({"schedule": "0 3 * * *", "volumeClaim": "backups"});
+        world.create("play", json!({"backup": backup})).await;
+        world.bring_up("play", 1).await;
+        begin_backup(&world, "play-backup-1").await;
+        let jobs = world.api("batch", "Job");
+        let job = jobs.get("play-backup-1").await.unwrap();
+        assert_eq!(job.data["spec"]["activeDeadlineSeconds"], 6 * 60 * 60);
+        hang(&world, &job).await;
+        world.change("play", json!({"service": {"port": 81}})).await;
+        let failed = |status: &_| reason(status, "Degraded") == "BackupFailed";
+        let status = world.status("play", "is told", failed).await;
+        let told = message(&status, "Degraded");
+        assert!(told.starts_with("Job play-backup-1 does not start: ImagePullBackOff"), "{told}");
+        assert!(jobs.get_opt("play-backup-1").await.unwrap().is_some());
+        world.change("play", json!({"backup": {"volumeClaim": "others"}})).await;
+        let well = |status: &_| reason(status, "Degraded") == "AsDesired";
+        world.status("play", "has none that fails", well).await;
+        assert!(jobs.get_opt("play-backup-1").await.unwrap().is_none());
     });
 }
 
