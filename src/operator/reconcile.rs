@@ -134,7 +134,7 @@ impl Operator {
     /// Makes the cluster as the object says, and says how far that is.
     async fn settle(&self, object: &Gameserver) -> Result<Action, ClusterError> {
         if object.metadata.deletion_timestamp.is_some() {
-            return self.finish(object, || stored::least(&json!(object.spec))).await;
+            return self.finish(object, None).await;
         }
         if let Some(why) = refusal(object) {
             let refused = status::refused(object, &why, Timestamp::now());
@@ -396,13 +396,21 @@ impl Operator {
         object: &Gameserver,
         status: GameserverStatus,
     ) -> Result<(), ClusterError> {
-        if object.status.as_ref() == Some(&status) {
+        if !self.announce(object, &status).await {
             return Ok(());
         }
-        for event in events(object, &status) {
+        self.patch(object, Some("status"), &json!({ "status": status })).await
+    }
+
+    /// Tells what is new in a status; whether anything is.
+    async fn announce(&self, object: &Gameserver, status: &GameserverStatus) -> bool {
+        if object.status.as_ref() == Some(status) {
+            return false;
+        }
+        for event in events(object, status) {
             self.publish(object, event).await;
         }
-        self.patch(object, Some("status"), &json!({ "status": status })).await
+        true
     }
 
     /// Server-side apply to the Gameserver itself, which has to be the one that was seen.
@@ -412,9 +420,7 @@ impl Operator {
         subresource: Option<&str>,
         change: &Value,
     ) -> Result<(), ClusterError> {
-        self.cluster.writes.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let (namespace, name) = key_of(&object.metadata);
-        let api = self.objects(&namespace);
         let mut whole = json!({
             "apiVersion": Gameserver::api_version(&()),
             "kind": Gameserver::kind(&()),
@@ -433,15 +439,30 @@ impl Operator {
                 }
             }
         }
-        let parameters = PatchParams::apply(MANAGER).force();
-        let patch = Patch::Apply(&whole);
+        self.send(object, subresource, &Patch::Apply(whole)).await
+    }
+
+    async fn send(
+        &self,
+        object: &Gameserver,
+        subresource: Option<&str>,
+        change: &Patch<Value>,
+    ) -> Result<(), ClusterError> {
+        self.cluster.writes.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let (namespace, name) = key_of(&object.metadata);
+        let api = self.objects(&namespace);
+        let (verb, force) = match change {
+            Patch::Apply(_) => ("apply", true),
+            _ => ("patch", false),
+        };
+        let parameters = PatchParams { force, ..PatchParams::apply(MANAGER) };
         let patched = async {
             match subresource {
-                Some(_) => api.patch_status(&name, &parameters, &patch).await,
-                None => api.patch(&name, &parameters, &patch).await,
+                Some(_) => api.patch_status(&name, &parameters, change).await,
+                None => api.patch(&name, &parameters, change).await,
             }
         };
-        answer(("apply", "Gameserver", &name), patched).await.map(|_| ())
+        answer((verb, "Gameserver", &name), patched).await.map(|_| ())
     }
 
     async fn hold(&self, object: &Gameserver) -> Result<(), ClusterError> {
@@ -452,11 +473,11 @@ impl Operator {
     }
 
     /// Lets the pods drain, all at once, and then lets the object go.
-    /// `least` is what the API server takes of a spec that breaks a rule.
+    /// `least` is what the API server takes of a spec that can't be read.
     async fn finish(
         &self,
         object: &Gameserver,
-        least: impl FnOnce() -> Value,
+        least: Option<&Value>,
     ) -> Result<Action, ClusterError> {
         if object.finalizers().iter().all(|known| known != FINALIZER) {
             return Ok(Action::await_change());
@@ -471,9 +492,16 @@ impl Operator {
         if !pods.is_empty() {
             return Ok(Action::requeue(SOON));
         }
-        match self.patch(object, None, &json!({ "metadata": { "finalizers": [] } })).await {
-            Err(error) if error.code() == Some(422) => self.let_go(object, least()).await?,
-            done => done?,
+        let held = json!({ "metadata": { "finalizers": [] } });
+        match least {
+            // Server-side apply fails at such a field, whatever it is to write.
+            Some(least) => self.let_go(object, least).await?,
+            None => match self.patch(object, None, &held).await {
+                Err(error) if error.code() == Some(422) => {
+                    self.let_go(object, &stored::least(&json!(object.spec))).await?;
+                }
+                done => done?,
+            },
         }
         // The next of that name may be there before its parts' ends are heard of.
         self.forget(&key);
@@ -481,19 +509,12 @@ impl Operator {
     }
 
     /// Takes the finalizer away together with whatever keeps the API server from taking that.
-    async fn let_go(&self, object: &Gameserver, least: Value) -> Result<(), ClusterError> {
-        self.cluster.writes.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        let (namespace, name) = key_of(&object.metadata);
+    async fn let_go(&self, object: &Gameserver, least: &Value) -> Result<(), ClusterError> {
         let others: Vec<&String> =
             object.finalizers().iter().filter(|known| *known != FINALIZER).collect();
-        let change = Patch::Merge(json!({
-            "metadata": { "uid": object.metadata.uid, "finalizers": others },
-            "spec": least,
-        }));
-        let parameters = PatchParams { field_manager: Some(MANAGER.into()), ..Default::default() };
-        let api = self.objects(&namespace);
-        let patched = api.patch(&name, &parameters, &change);
-        answer(("patch", "Gameserver", &name), patched).await.map(|_| ())
+        let metadata = json!({ "uid": object.metadata.uid, "finalizers": others });
+        let change = Patch::Merge(json!({ "metadata": metadata, "spec": least }));
+        self.send(object, None, &change).await
     }
 
     /// The Gameservers of a namespace, whatever is in them.
@@ -517,16 +538,22 @@ impl Operator {
         let (metadata, status) = (metadata.clone(), status.clone());
         let object = Gameserver { metadata, status, ..nothing };
         if object.metadata.deletion_timestamp.is_some() {
-            return self.finish(&object, || least.clone()).await;
+            return self.finish(&object, Some(least)).await;
         }
         let explain = "`kubectl explain gameserver.spec`";
         let message = format!("{problem}; change the field ({explain}), or delete the object");
         let why = Why::new("InvalidSpec", message);
-        match self.write_status(&object, status::refused(&object, &why, Timestamp::now())).await {
-            // Before 1.30 not even a status is taken without the field: the Event is there.
-            Err(error) if error.code() != Some(422) => Err(error),
-            _ => Ok(Action::requeue(RESYNC)),
+        let status = status::refused(&object, &why, Timestamp::now());
+        if self.announce(&object, &status).await {
+            let uid = &object.metadata.uid;
+            let change = Patch::Merge(json!({ "metadata": { "uid": uid }, "status": status }));
+            match self.send(&object, Some("status"), &change).await {
+                // Before 1.30 not even a status is taken without the field: the Event is there.
+                Err(error) if error.code() != Some(422) => return Err(error),
+                _ => {}
+            }
         }
+        Ok(Action::requeue(RESYNC))
     }
 
     async fn tell_unserved(&self, object: &Gameserver, wanted: &Desired, news: bool) {

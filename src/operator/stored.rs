@@ -48,14 +48,33 @@ impl<'de> Deserialize<'de> for Stored {
 }
 
 /// The merge patch that leaves of a spec what the API server has to take: one that breaks a rule is
-/// not let go either. (The kind of database may not change.)
+/// not let go either.
 pub fn least(spec: &Value) -> Value {
-    let spared = |name: &str, value| name != "database" || problem(name, value).is_some();
-    let spared = fields(spec).filter(|(name, value)| spared(name, value));
-    let mut least: Map<String, Value> =
-        spared.map(|(name, _)| (name.clone(), Value::Null)).collect();
-    least.insert("image".into(), json!("none"));
-    least.into()
+    let mut least = nothing(spec);
+    least["image"] = json!("none");
+    if spec["database"].is_object() {
+        least["database"] = least_database(&spec["database"]);
+    }
+    least
+}
+
+/// The same of a database, whose kind and size may not change.
+fn least_database(database: &Value) -> Value {
+    let managed = &database["managed"];
+    if managed.is_null() {
+        let secret = json!({ "name": "none", "key": null });
+        return json!({ "external": { "secretRef": secret }, "managed": null });
+    }
+    let mut least = nothing(managed);
+    if managed["size"].is_string() {
+        least["size"] = managed["size"].clone();
+    }
+    json!({ "external": null, "managed": least })
+}
+
+/// The merge patch that takes all fields away.
+fn nothing(of: &Value) -> Value {
+    fields(of).map(|(name, _)| (name.clone(), Value::Null)).collect::<Map<_, _>>().into()
 }
 
 fn fields(spec: &Value) -> impl Iterator<Item = (&String, &Value)> {
@@ -140,11 +159,24 @@ mod tests {
     }
 
     #[test]
-    fn a_database_stays_if_it_can_be_read() {
+    fn a_database_stays_of_its_kind_and_size() {
         let managed = json!({"image": "i", "replicas": "many", "database": {"managed": {}}});
-        assert_eq!(least(&managed), json!({"image": "none", "replicas": null}));
+        let database = json!({"managed": {}, "external": null});
+        assert_eq!(
+            least(&managed),
+            json!({"image": "none", "replicas": null, "database": database})
+        );
         let broken = json!({"database": "managed"});
         assert_eq!(least(&broken), json!({"image": "none", "database": null}));
         assert_eq!(least(&json!("nothing")), json!({"image": "none"}));
+        let both = json!({"managed": {"size": "2Gi", "runAsUser": 0}, "external": {}});
+        let managed = json!({"size": "2Gi", "runAsUser": null});
+        assert_eq!(least_database(&both), json!({"managed": managed, "external": null}));
+        let sized = json!({"managed": {"size": 2}});
+        assert_eq!(least_database(&sized)["managed"], json!({"size": null}));
+        let external = json!({"secretRef": {"name": "none", "key": null}});
+        for kind in [json!({}), json!({"external": {"secretRef": 1}})] {
+            assert_eq!(least_database(&kind), json!({"managed": null, "external": external}));
+        }
     }
 }

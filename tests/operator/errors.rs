@@ -103,10 +103,10 @@ fn an_api_server_that_fails_is_told_and_outlived() {
 }
 
 /// As an earlier version would have stored it: past the API server and its schema.
-fn break_stored(world: &World, name: &str, replicas: &Value) {
+fn break_stored(world: &World, name: &str, field: &str, value: &Value) {
     let key = format!("/registry/gameserver.com/gameservers/{}/{name}", world.namespace);
     let mut stored = world.kubernetes.stored(&key);
-    stored["spec"]["replicas"] = replicas.clone();
+    stored["spec"][field] = value.clone();
     stored["metadata"]["generation"] = json!(2);
     world.kubernetes.store(&key, &stored);
 }
@@ -119,7 +119,7 @@ fn a_stored_object_that_can_not_be_read_is_told_and_holds_up_no_other() {
         world.create("play", json!({})).await;
         world.until_well("play").await;
         world.until_well("broken").await;
-        break_stored(&world, "broken", &json!("many"));
+        break_stored(&world, "broken", "replicas", &json!("many"));
         world
             .until("it is told", || async {
                 world.has_event("broken", "InvalidSpec").then_some(())
@@ -149,10 +149,15 @@ fn a_stored_object_that_breaks_a_rule_or_can_not_be_read_can_be_deleted() {
     world(|world: World| async move {
         let _operator = world.operator();
         let gameservers = world.api("gameserver.com", "Gameserver");
-        for (name, replicas) in [("unreadable", json!("many")), ("refused", json!(5000))] {
+        let nameless = json!({"external": {"secretRef": {"name": "", "key": "url"}}});
+        for (name, field, value) in [
+            ("unreadable", "replicas", json!("many")),
+            ("refused", "replicas", json!(5000)),
+            ("nameless", "database", nameless),
+        ] {
             world.create(name, json!({})).await;
             world.bring_up(name, 1).await;
-            break_stored(&world, name, &replicas);
+            break_stored(&world, name, field, &value);
             gameservers.delete(name, &DeleteParams::default()).await.unwrap();
             world
                 .until("the object is gone", || async {

@@ -184,6 +184,12 @@ impl Kubernetes {
         text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
     }
 
+    /// The key by which the newest server for custom resources stores what has this one elsewhere.
+    pub fn newest_key(&self, key: &str) -> String {
+        let prefix = if self.newest.is_some() { "newest" } else { "registry" };
+        format!("/{prefix}/{key}")
+    }
+
     /// An object as it is stored.
     pub fn stored(&self, key: &str) -> Value {
         let found = self.etcd("range", &json!({ "key": base64(key.as_bytes()) }));

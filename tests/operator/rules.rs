@@ -11,6 +11,7 @@ use tokio::time::sleep;
 
 use crate::kubernetes::{DEADLINE, kubernetes};
 use gameserver::operator::crd::Gameserver;
+use gameserver::operator::stored;
 
 /// What is refused, and a part of what is said then.
 fn refused() -> Vec<(Value, &'static str)> {
@@ -141,5 +142,37 @@ async fn defaults_are_written_and_what_may_not_change_does_not() {
         let patch = Patch::Merge(json!({ "spec": change }));
         let error = api.patch("good", &PatchParams::default(), &patch).await.unwrap_err();
         assert!(error.to_string().contains(reason), "{change}: {error}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_left_of_a_broken_spec_is_taken() {
+    let Some(kubernetes) = kubernetes() else { return };
+    let api = gameservers(&kubernetes.newest().await).await;
+    let external = json!({"secretRef": {"name": "db"}});
+    let of = |database: Value| json!({"image": "a", "database": database});
+    let (managed, given) = (of(json!({"managed": {}})), of(json!({"external": external})));
+    for (name, good, field, value) in [
+        ("many", &managed, "replicas", json!("many")),
+        ("both", &managed, "database", json!({"managed": {"size": "1Gi"}, "external": external})),
+        ("root", &managed, "database", json!({"managed": {"size": "1Gi", "runAsUser": 0}})),
+        ("much", &managed, "database", json!({"managed": {"size": "much"}})),
+        ("neither", &given, "database", json!({})),
+        ("nameless", &given, "database", json!({"external": {"secretRef": {"name": ""}}})),
+    ] {
+        let mut object = object(name, good);
+        object.metadata.finalizers = Some(vec!["gameserver.com/drain".into()]);
+        api.create(&PostParams::default(), &object).await.unwrap();
+        let key = kubernetes.newest_key(&format!("gameserver.com/gameservers/default/{name}"));
+        let mut stored = kubernetes.stored(&key);
+        stored["spec"][field] = value;
+        kubernetes.store(&key, &stored);
+        let status = json!({"status": {"observedGeneration": 1}});
+        let told = api.patch_status(name, &PatchParams::default(), &Patch::Merge(status)).await;
+        told.expect(name);
+        let metadata = json!({"finalizers": []});
+        let left = json!({"metadata": metadata, "spec": stored::least(&stored["spec"])});
+        let left = api.patch(name, &PatchParams::default(), &Patch::Merge(left)).await.expect(name);
+        assert_eq!(left.data["spec"]["image"], "none");
     }
 }
