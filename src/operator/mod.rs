@@ -270,10 +270,15 @@ async fn watch_pods(
                 }
             }
             Ok(Event::InitDone) => {
-                operator.pods.retain(&listed);
+                let gone = operator.pods.retain(&std::mem::take(&mut listed));
                 if let Some(known) = known.take() {
                     // An error: nobody waits any more.
                     let _ = known.send(());
+                }
+                // Those that went while the watch was broken.
+                for gone in gone {
+                    operator.cluster.forget("Pod", &gone);
+                    trigger(operator, &triggers, &gone).await;
                 }
             }
             Ok(Event::Apply(pod)) => {

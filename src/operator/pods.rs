@@ -122,13 +122,20 @@ impl Pods {
         }
     }
 
-    /// Forgets all but these: a watch has begun anew.
-    pub fn retain(&self, uids: &HashSet<String>) {
-        let mut all = self.lock();
-        for pods in all.values_mut() {
-            pods.retain(|known| known.uid.as_ref().is_some_and(|uid| uids.contains(uid)));
+    /// Forgets all but these, and says which: a watch has begun anew.
+    pub fn retain(&self, uids: &HashSet<String>) -> Vec<ObjectMeta> {
+        let (mut all, mut gone) = (self.lock(), Vec::new());
+        for (key, pods) in all.iter_mut() {
+            pods.retain(|known| {
+                let stays = known.uid.as_ref().is_some_and(|uid| uids.contains(uid));
+                if !stays {
+                    gone.push(identity(key, known));
+                }
+                stays
+            });
         }
         all.retain(|_, pods| !pods.is_empty());
+        gone
     }
 
     /// The pods of a Gameserver. One that is not ready long after it was made is in trouble.
@@ -151,12 +158,7 @@ impl Pods {
     pub fn meta(&self, key: &Key, name: &str) -> Option<ObjectMeta> {
         let all = self.lock();
         let pods = all.get(key)?;
-        Some(ObjectMeta {
-            name: Some(name.to_owned()),
-            namespace: Some(key.0.clone()),
-            uid: pods[place(pods, name).ok()?].uid.clone(),
-            ..ObjectMeta::default()
-        })
+        Some(identity(key, &pods[place(pods, name).ok()?]))
     }
 
     /// Why pods say that they are not ready, if all that answer say so.
@@ -199,6 +201,17 @@ impl Pods {
 
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<Key, Vec<Known>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What identifies a pod, and its Gameserver.
+fn identity(key: &Key, known: &Known) -> ObjectMeta {
+    ObjectMeta {
+        name: Some(known.pod.name.clone()),
+        namespace: Some(key.0.clone()),
+        uid: known.uid.clone(),
+        labels: Some([(INSTANCE_LABEL.to_owned(), key.1.clone())].into()),
+        ..ObjectMeta::default()
     }
 }
 
@@ -379,6 +392,17 @@ mod tests {
         pods.forget(&pod(8, "another", &json!({})));
         assert_eq!(pods.of(&key(), seconds_later(0)).len(), 1);
         pods.forget(&pod(8, "u", &json!({})));
+        assert!(pods.of(&key(), seconds_later(0)).is_empty());
+    }
+
+    #[test]
+    fn a_pod_that_went_while_nobody_watched_is_named() {
+        let pods = Pods::default();
+        pods.observe(&pod(7, "u", &ready()));
+        assert_eq!(pods.retain(&HashSet::from(["u".to_owned()])), Vec::new());
+        let gone = pods.retain(&HashSet::from(["another".to_owned()]));
+        assert_eq!((gone.len(), gone[0].name.as_deref()), (1, Some("g-0")));
+        assert_eq!(gone[0].labels.as_ref().unwrap()[INSTANCE_LABEL], "g");
         assert!(pods.of(&key(), seconds_later(0)).is_empty());
     }
 
