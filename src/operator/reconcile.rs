@@ -9,7 +9,7 @@ use k8s_openapi::jiff::Timestamp;
 use kube::api::{Api, DynamicObject, ObjectMeta, Patch, PatchParams};
 use kube::runtime::controller::Action;
 use kube::runtime::events::{Event, EventType, Recorder};
-use kube::{Client, Resource as _, ResourceExt as _};
+use kube::{Client, Resource, ResourceExt as _};
 use serde_json::{Value, json};
 
 use super::autoscale::{self, History};
@@ -59,8 +59,23 @@ pub struct Operator {
 struct Memory {
     /// Reconciles that failed in a row.
     failures: u32,
+    /// What an Event has said of them last.
+    told: Option<&'static str>,
     history: History,
     figures_written: Option<Instant>,
+}
+
+/// What ended a reconcile.
+struct Failed {
+    error: ClusterError,
+    /// Whether the status says so.
+    told: bool,
+}
+
+impl From<ClusterError> for Failed {
+    fn from(error: ClusterError) -> Self {
+        Self { error, told: false }
+    }
 }
 
 /// What there is beside the pods.
@@ -108,13 +123,29 @@ impl Operator {
         let timed = operator.metrics.begin(&key);
         let done = match &stored.0 {
             Ok(object) => operator.settle(object).await,
-            Err(unreadable) => operator.report_unreadable(unreadable).await,
+            Err(unreadable) => operator.report_unreadable(unreadable).await.map_err(Failed::from),
         };
         timed.end(done.is_ok());
-        if done.is_ok() {
-            operator.with_memory(&key, |memory| memory.failures = 0);
+        match &done {
+            Ok(_) => {
+                operator.with_memory(&key, |memory| (memory.failures, memory.told) = (0, None));
+            }
+            Err(failed) => operator.tell_failure(&stored, failed).await,
         }
-        done
+        done.map_err(|failed| failed.error)
+    }
+
+    /// What the status does not say is told by an Event, once for all failures in a row.
+    async fn tell_failure(&self, stored: &Stored, Failed { error, told }: &Failed) {
+        // The first passes by itself, and in the other case no Event is taken.
+        if *told || error.code() == Some(409) || error.in_deleted_namespace() {
+            return;
+        }
+        let reason = error.reason();
+        let before = self.with_memory(&key_of(stored.meta()), |known| known.told.replace(reason));
+        if before != Some(reason) {
+            self.publish(stored, event(EventType::Warning, reason, error.advice())).await;
+        }
     }
 
     /// When to try again: later each time, and not all at once.
@@ -132,9 +163,9 @@ impl Operator {
     }
 
     /// Makes the cluster as the object says, and says how far that is.
-    async fn settle(&self, object: &Gameserver) -> Result<Action, ClusterError> {
+    async fn settle(&self, object: &Gameserver) -> Result<Action, Failed> {
         if object.metadata.deletion_timestamp.is_some() {
-            return self.finish(object, None).await;
+            return Ok(self.finish(object, None).await?);
         }
         if let Some(why) = refusal(object) {
             let refused = status::refused(object, &why, Timestamp::now());
@@ -356,7 +387,7 @@ impl Operator {
         plan: &Plan<'_>,
         around: Surroundings,
         now: Timestamp,
-    ) -> Result<bool, ClusterError> {
+    ) -> Result<bool, Failed> {
         let failed = around.error.as_ref().map(|error| Why::new(error.reason(), error.advice()));
         // What passes by itself is told when it does not.
         let passing = around.error.as_ref().is_some_and(|error| error.code() == Some(409));
@@ -388,7 +419,7 @@ impl Operator {
         if news && !early && !unknown {
             self.with_memory(&key, |memory| memory.figures_written = Some(Instant::now()));
         }
-        around.error.map_or(Ok(early), Err)
+        around.error.map_or(Ok(early), |error| Err(Failed { error, told: true }))
     }
 
     async fn write_status(
@@ -570,7 +601,7 @@ impl Operator {
     }
 
     /// An Event is a courtesy: conditions, annotations or the log say the same.
-    async fn publish(&self, object: &Gameserver, event: Event) {
+    async fn publish(&self, object: &impl Resource<DynamicType = ()>, event: Event) {
         let about = object.object_ref(&());
         // A new one each time: it would keep what it has published, all of it, for minutes.
         let recorder = Recorder::new(self.cluster.client.clone(), MANAGER.into());

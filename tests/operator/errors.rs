@@ -171,6 +171,31 @@ fn a_stored_object_that_breaks_a_rule_or_can_not_be_read_can_be_deleted() {
 }
 
 #[test]
+fn what_keeps_a_deleted_object_is_told() {
+    world(|world: World| async move {
+        let proxy = Proxy::start(world.kubernetes, |_, _| None);
+        let _operator = world.operator_through(&proxy);
+        world.create("play", json!({})).await;
+        world.bring_up("play", 1).await;
+        proxy.set(|method, path| {
+            (method == "DELETE" && path.contains("/pods/")).then_some(Fault::Answer(403))
+        });
+        let gameservers = world.gameservers();
+        gameservers.delete("play", &DeleteParams::default()).await.unwrap();
+        world
+            .until("it is told", || async { world.has_event("play", "Forbidden").then_some(()) })
+            .await;
+        proxy.set(|_, _| None);
+        world
+            .until("the object is gone", || async {
+                world.remove_deleted_pods().await;
+                gameservers.get_opt("play").await.unwrap().is_none().then_some(())
+            })
+            .await;
+    });
+}
+
+#[test]
 fn a_spec_that_was_stored_before_a_rule_existed_is_told_with_its_field() {
     world(|world: World| async move {
         let _operator = world.operator();
