@@ -248,14 +248,19 @@ async fn state(cluster: &Cluster, live: &DynamicObject) -> Result<Job, ClusterEr
         let said = last_words(pods).or_else(|| late.map(str::to_owned));
         return Ok(Job::Failed(said.unwrap_or_else(|| format!("see `kubectl logs job/{name}`"))));
     }
-    // An image that can't be had shows here first: nothing of it has run yet.
-    let trouble = pods.iter().find_map(pods::trouble).or_else(|| {
-        let made = live.metadata.creation_timestamp.as_ref()?.0;
-        let waits = pods.iter().any(|pod| pod.phase.as_deref() == Some("Pending"));
-        let late = waits && age(made) >= JOB_START_DEADLINE;
-        late.then(|| format!("see `kubectl describe pod --selector job-name={name}`"))
-    });
+    let made = live.metadata.creation_timestamp.as_ref().map(|made| age(made.0));
+    let trouble = trouble(&name, &pods, made.unwrap_or_default());
     Ok(trouble.map_or(Job::Running, Job::Stuck))
+}
+
+/// Why a Job of this age does not start.
+fn trouble(job: &str, pods: &[PodStatus], age: Duration) -> Option<String> {
+    // An image that can't be had shows here first: nothing of it has run yet.
+    pods.iter().find_map(pods::trouble).or_else(|| {
+        let waits = pods.iter().any(|pod| pod.phase.as_deref() == Some("Pending"));
+        let late = waits && age >= JOB_START_DEADLINE;
+        late.then(|| format!("see `kubectl describe pod --selector job-name={job}`"))
+    })
 }
 
 /// The condition that says that a Job has ended so.
@@ -353,4 +358,20 @@ fn text(secret: &Secret, key: &str) -> Option<String> {
 fn keyed(secret: Option<&Secret>, name: &str, key: &str) -> Option<Keyed> {
     let digest = desired::digest_bytes(text(secret?, key)?.as_bytes());
     Some(Keyed { name: name.to_owned(), key: key.to_owned(), digest })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_job_whose_pod_waits_for_long_does_not_start() {
+        let pod = |phase: &str| PodStatus { phase: Some(phase.into()), ..PodStatus::default() };
+        let early = JOB_START_DEADLINE.saturating_sub(Duration::from_secs(1));
+        assert_eq!(trouble("backup", &[pod("Pending")], early), None);
+        assert_eq!(trouble("backup", &[pod("Running")], JOB_START_DEADLINE), None);
+        let why = trouble("backup", &[pod("Pending")], JOB_START_DEADLINE);
+        let told = "see `kubectl describe pod --selector job-name=backup`";
+        assert_eq!(why.as_deref(), Some(told));
+    }
 }
