@@ -207,7 +207,7 @@ impl Operator {
         if let Some(due) = self.rotate(object, keys, everywhere, now).await? {
             next = next.min(due);
         }
-        Ok(Action::requeue(if figures_wait { next.min(FIGURES_INTERVAL) } else { next }))
+        Ok(Action::requeue(figures_wait.map_or(next, |wait| next.min(wait))))
     }
 
     /// Everything but the pods that play: applied whatever fails, so that one part that can't be
@@ -378,8 +378,8 @@ impl Operator {
         Ok(())
     }
 
-    /// Writes the status; an error that was met is told there, and then handed on. Whether there are
-    /// newer figures, for which it is too early.
+    /// Writes the status; an error that was met is told there, and then handed on. When there are newer
+    /// figures, for which it is too early: how long they wait.
     async fn tell(
         &self,
         object: &Gameserver,
@@ -387,7 +387,7 @@ impl Operator {
         plan: &Plan<'_>,
         around: Surroundings,
         now: Timestamp,
-    ) -> Result<bool, Failed> {
+    ) -> Result<Option<Duration>, Failed> {
         let failed = around.error.as_ref().map(|error| Why::new(error.reason(), error.advice()));
         // What passes by itself is told when it does not.
         let passing = around.error.as_ref().is_some_and(|error| error.code() == Some(409));
@@ -406,17 +406,16 @@ impl Operator {
         let news = before != (status.players, status.matches);
         // A new leader has asked nobody yet.
         let unknown = pods.iter().any(|pod| pod.ready) && pods.iter().all(|pod| pod.load.is_none());
-        let early = news
-            && self.with_memory(&key, |memory| {
-                memory.figures_written.is_some_and(|at| at.elapsed() < FIGURES_INTERVAL)
-            });
-        if early || unknown {
+        let written = self.with_memory(&key, |memory| memory.figures_written);
+        let wait = written.map(|at| FIGURES_INTERVAL.saturating_sub(at.elapsed()));
+        let early = wait.filter(|wait| news && !wait.is_zero());
+        if early.is_some() || unknown {
             (status.players, status.matches) = before;
         }
         if around.error.as_ref().is_none_or(|error| !error.in_deleted_namespace()) {
             self.write_status(object, status).await?;
         }
-        if news && !early && !unknown {
+        if news && early.is_none() && !unknown {
             self.with_memory(&key, |memory| memory.figures_written = Some(Instant::now()));
         }
         around.error.map_or(Ok(early), |error| Err(Failed { error, told: true }))
