@@ -285,12 +285,6 @@ pub enum NoStart {
     Failed(String),
 }
 
-impl From<BadOption> for NoStart {
-    fn from(bad: BadOption) -> Self {
-        Self::BadOption(bad)
-    }
-}
-
 /// One match's rules and state as the engine sees them: JSON in, JSON out.
 pub trait Game: Send {
     /// The events that follow from `command` of `seat`, in order; at least one.
